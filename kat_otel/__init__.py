@@ -1,0 +1,1 @@
+"""KAT-OTel: kernel-level anomaly detection for distributed inference, on OpenTelemetry."""

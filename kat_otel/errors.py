@@ -1,0 +1,50 @@
+"""Every error the package raises on purpose, in one tree.
+
+A message says what was found, where, and what to do about it. Programming
+errors stay ordinary exceptions; these are for what users and peers can cause.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "DecodeError",
+    "KatError",
+    "MissingDependencyError",
+    "TraceFileError",
+]
+
+
+class KatError(Exception):
+    """Root of all errors raised on purpose by this package."""
+
+
+class TraceFileError(KatError):
+    """A trace file could not be read.
+
+    Attributes:
+        path: the file.
+        place: where in it (``"byte 1,204"``, ``"table StringIds"``), or ``""``.
+        problem: what was found.
+        remedy: what the user can do.
+    """
+
+    def __init__(self, path: str, problem: str, *, place: str = "", remedy: str = "") -> None:
+        self.path = path
+        self.place = place
+        self.problem = problem
+        self.remedy = remedy
+        where = f"{path} ({place})" if place else path
+        super().__init__(f"{where}: {problem}" + (f" — {remedy}" if remedy else ""))
+
+
+class DecodeError(KatError):
+    """Bytes on the wire are not a valid OTLP request; sending them again cannot succeed."""
+
+
+class ConfigError(KatError):
+    """A configuration file or option is wrong; the message names the key and its line."""
+
+
+class MissingDependencyError(KatError):
+    """An optional dependency is needed; the message names the extra that installs it."""

@@ -1,0 +1,78 @@
+"""Every span, resource and metric name, in one place.
+
+OpenTelemetry's names wherever they exist (``host.name``, ``hw.id``, ``gen_ai.*``),
+``gpu.cuda.*`` for what CUPTI says of GPU work, ``kat.*`` for our own.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SCHEMA_VERSION: Final = "1"
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.40.0"
+SCOPE_NAME: Final = "kat_otel"
+
+# --- resource: who the worker is, said once, never on a span --------------------------
+INSTANCE_ID: Final = "kat.instance.id"
+INSTANCE_NONCE: Final = "kat.instance.nonce"
+RANK: Final = "kat.rank"
+WORLD_SIZE: Final = "kat.world_size"
+DEVICE: Final = "kat.device"
+TP_RANK: Final = "kat.tp.rank"
+PP_RANK: Final = "kat.pp.rank"
+DP_RANK: Final = "kat.dp.rank"
+EP_RANK: Final = "kat.ep.rank"
+RESOLUTION_NS: Final = "kat.clock.resolution_ns"
+ENGINE: Final = "kat.engine"
+SOURCE: Final = "kat.source"
+SERVICE_NAME: Final = "service.name"
+HOST_NAME: Final = "host.name"
+HARDWARE_ID: Final = "hw.id"
+MODEL: Final = "gen_ai.request.model"
+
+# --- span: what a worker says of its work ----------------------------------------------
+SPAN_KIND: Final = "kat.span.kind"
+STEP: Final = "kat.step"
+GROUP_SIZE: Final = "kat.group.size"
+SPAN_COUNT: Final = "kat.span.count"
+DROPPED_COUNT: Final = "kat.span.dropped"
+KERNEL_NAME: Final = "gpu.cuda.kernel.name"
+KERNEL_GRID: Final = "gpu.cuda.kernel.grid"
+KERNEL_BLOCK: Final = "gpu.cuda.kernel.block"
+STREAM_ID: Final = "gpu.cuda.stream.id"
+CORRELATION_ID: Final = "gpu.cuda.correlation.id"
+GRAPH_ID: Final = "gpu.cuda.graph.id"
+GRAPH_NODE_ID: Final = "gpu.cuda.graph_node.id"
+BYTES: Final = "kat.bytes"
+GROUP: Final = "kat.collective.group"
+SEQUENCE: Final = "kat.collective.sequence"
+THREAD_ID: Final = "thread.id"
+
+# --- what the processor adds -------------------------------------------------------------
+ANOMALOUS: Final = "kat.anomalous"
+ROLE: Final = "kat.role"  # culprit | victim
+INCIDENT_ID: Final = "kat.incident.id"
+INCIDENT_IDS: Final = "kat.incident.ids"
+KIND: Final = "kat.kind"
+COMPONENT: Final = "kat.component"
+STATUS: Final = "kat.status"
+PAGE: Final = "kat.page"
+SCORE: Final = "kat.score"
+EXPECTED_NS: Final = "kat.expected_ns"
+IMPACT_NS: Final = "kat.impact_ns"
+CULPRIT_RANKS: Final = "kat.culprit.ranks"
+VICTIM_RANKS: Final = "kat.victim.ranks"
+REPORT: Final = "kat.report"
+SUMMARY: Final = "kat.summary"
+REDUCED_COUNT: Final = "kat.span.reduced"
+MISSING_RANKS: Final = "kat.missing_ranks"
+LATE: Final = "kat.late"
+
+EVENT_INCIDENT: Final = "kat.incident"
+
+# --- metrics ----------------------------------------------------------------------------------
+METRIC_INCIDENTS: Final = "kat.incidents"
+METRIC_IMPACT: Final = "kat.incident.impact"
+METRIC_STEP_DURATION: Final = "kat.step.duration"
+METRIC_ARRIVAL_SKEW: Final = "kat.collective.arrival_skew"
+METRIC_SPANS: Final = "kat.processor.spans"
