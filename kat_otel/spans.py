@@ -34,7 +34,7 @@ UNKNOWN = -1
 NO_PARENT = -1
 """``parent`` of a span that has none in this table."""
 
-AttributeValue = str | bool | int | float
+AttributeValue = str | bool | int | float | bytes
 Int64 = NDArray[np.int64]
 Int32 = NDArray[np.int32]
 UInt64 = NDArray[np.uint64]

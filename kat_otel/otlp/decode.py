@@ -1,0 +1,312 @@
+"""OTLP trace requests to columns, by the protobuf library.
+
+The interface is what stays: a faster walker over the wire bytes can stand behind the same
+two functions. What OTLP can say and :class:`SpanTable` has no column for is kept as
+protobuf bytes beside the span (see :data:`~kat_otel.otlp.fields.REST`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError as ProtobufDecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
+
+from kat_otel import semconv
+from kat_otel.errors import DecodeError
+from kat_otel.kernels import family
+from kat_otel.otlp import fields
+from kat_otel.otlp.fields import REST
+from kat_otel.otlp.json_form import request_from_json
+from kat_otel.otlp.link import link_parents
+from kat_otel.spans import AttributeValue, Resource, SpanKind, SpanTable, SpanTableBuilder
+
+__all__ = ["Rejected", "decode_traces", "decode_traces_json"]
+
+
+@dataclass(slots=True)
+class Rejected:
+    """Spans of a readable request that cannot be taken, for OTLP's partial success.
+
+    Attributes:
+        spans: how many.
+        reason: what is wrong with the first, and where it stands.
+    """
+
+    spans: int = 0
+    reason: str = ""
+
+    def add(self, reason: str) -> None:
+        """Counts one span; the first reason is kept."""
+        self.spans += 1
+        self.reason = self.reason or reason
+
+
+def decode_traces(data: bytes, *, rejected: Rejected | None = None) -> SpanTable:
+    """Decodes an ExportTraceServiceRequest or TracesData message.
+
+    Args:
+        data: the message's wire bytes.
+        rejected: takes the count of single bad spans (ids of a wrong length or zero, times after
+            the year 2262), which are left out; without it such a span refuses the request.
+
+    Returns:
+        The spans in the request's order, parents linked by ids.
+
+    Raises:
+        DecodeError: the bytes are not such a message; sending them again cannot succeed.
+    """
+    request = ExportTraceServiceRequest()
+    try:
+        request.ParseFromString(data)
+    except ProtobufDecodeError as error:
+        raise DecodeError(
+            f"request of {len(data):,} bytes: not an OTLP trace message ({error})"
+        ) from error
+    return _table(request, rejected)
+
+
+def decode_traces_json(data: bytes, *, rejected: Rejected | None = None) -> SpanTable:
+    """Decodes the JSON form of the same messages: ids in hex, 64-bit integers as strings.
+
+    Enumerations may be names or numbers, unknown keys are skipped, as OTLP demands.
+
+    Raises:
+        DecodeError: not such a document; the message says where.
+    """
+    return _table(request_from_json(data), rejected)
+
+
+def _table(request: ExportTraceServiceRequest, rejected: Rejected | None) -> SpanTable:
+    builder = SpanTableBuilder()
+    for at, resource_spans in enumerate(request.resource_spans):
+        for scope_at, scope_spans in enumerate(resource_spans.scope_spans):
+            index = builder.add_resource(_resource(resource_spans, scope_spans))
+            place = f"resource_spans[{at}].scope_spans[{scope_at}]"
+            _add_spans(builder, index, scope_spans, place, rejected)
+    return link_parents(builder.build())
+
+
+@dataclass(slots=True)
+class _Rows:
+    """The columns of one scope's spans while they are read, one list a column."""
+
+    ints: dict[str, list[int]] = field(
+        default_factory=lambda: {column: list[int]() for column, _ in fields.SPAN_INTS.values()}
+    )
+    texts: dict[str, list[int]] = field(
+        default_factory=lambda: {column: list[int]() for column in fields.SPAN_TEXTS.values()}
+    )
+    ids: list[bytes] = field(default_factory=list[bytes])
+    start: list[int] = field(default_factory=list[int])
+    duration: list[int] = field(default_factory=list[int])
+    name: list[int] = field(default_factory=list[int])
+    kind: list[int] = field(default_factory=list[int])
+    attributes: dict[int, dict[str, AttributeValue]] = field(
+        default_factory=dict[int, dict[str, AttributeValue]]
+    )
+
+
+def _add_spans(
+    builder: SpanTableBuilder,
+    resource: int,
+    scope_spans: ScopeSpans,
+    place: str,
+    rejected: Rejected | None,
+) -> None:
+    rows = _Rows()
+    for at, span in enumerate(scope_spans.spans):
+        problem = _problem(span)
+        if not problem:
+            _add_span(builder, rows, span)
+            continue
+        reason = f"{place}.spans[{at}] ({span.name[:80]!r}): {problem}"
+        if rejected is None:
+            raise DecodeError(reason)
+        rejected.add(reason)
+    count = len(rows.start)
+    ids = np.frombuffer(b"".join(rows.ids), dtype=">u8").reshape(count, 4)
+    builder.append(
+        count,
+        attributes=rows.attributes,
+        resource=resource,
+        trace_hi=ids[:, 0],
+        trace_lo=ids[:, 1],
+        span_id=ids[:, 2],
+        parent_id=ids[:, 3],
+        start_ns=rows.start,
+        duration_ns=rows.duration,
+        name=rows.name,
+        kind=rows.kind,
+        **rows.ints,
+        **rows.texts,
+    )
+
+
+def _problem(span: Span) -> str:
+    if len(span.trace_id) != 16 or not any(span.trace_id):
+        return f"trace id of {len(span.trace_id)} bytes, wants 16 that are not all zero"
+    if len(span.span_id) != 8 or not any(span.span_id):
+        return f"span id of {len(span.span_id)} bytes, wants 8 that are not all zero"
+    if len(span.parent_span_id) not in (0, 8):
+        return f"parent span id of {len(span.parent_span_id)} bytes, wants 8 or none"
+    if max(span.start_time_unix_nano, span.end_time_unix_nano) > fields.INT64_MAX:
+        return "time after the year 2262"
+    return ""
+
+
+_NO_PARENT_ID = bytes(8)
+
+
+@dataclass(slots=True)
+class _Attributes:
+    """One span's attributes, sorted into columns and what has none."""
+
+    ints: dict[str, int]
+    texts: dict[str, int]
+    kernel: str = ""
+    kind: SpanKind | None = None
+    extra: dict[str, AttributeValue] = field(default_factory=dict[str, AttributeValue])
+    rest: Span = field(default_factory=Span)
+
+    def read(self, pair: KeyValue, builder: SpanTableBuilder) -> None:
+        key = pair.key
+        value = _plain(pair)
+        if value is None:
+            self.rest.attributes.append(pair)
+        elif key in fields.SPAN_INTS and _fits(value, fields.SPAN_INTS[key][1]):
+            self.ints[fields.SPAN_INTS[key][0]] = int(value)
+        elif key in fields.SPAN_TEXTS and isinstance(value, str) and value:
+            self.texts[fields.SPAN_TEXTS[key]] = builder.strings.add(value)
+        elif key == semconv.KERNEL_NAME and isinstance(value, str) and value:
+            self.kernel = value
+        elif key == semconv.SPAN_KIND and value in fields.KIND_OF_NAME:
+            self.kind = fields.KIND_OF_NAME[str(value)]
+        else:
+            self.extra[key] = value
+
+
+def _add_span(builder: SpanTableBuilder, rows: _Rows, span: Span) -> None:
+    said = _Attributes(dict.fromkeys(rows.ints, -1), dict.fromkeys(rows.texts, 0))
+    for pair in span.attributes:
+        said.read(pair, builder)
+    name = said.kernel or span.name
+    if said.kernel and span.name not in (said.kernel, family(said.kernel)):
+        said.rest.name = span.name
+    kind = said.kind
+    if kind is None:
+        kind = _inferred_kind(name, bool(said.kernel), said.ints)
+    duration = span.end_time_unix_nano - span.start_time_unix_nano
+    if duration < 0:
+        said.rest.end_time_unix_nano = span.end_time_unix_nano
+    _keep_rest(span, said.rest)
+    if said.rest.ByteSize():
+        said.extra[REST] = said.rest.SerializeToString()
+    if said.extra:
+        rows.attributes[len(rows.start)] = said.extra
+    rows.ids += (span.trace_id, span.span_id, span.parent_span_id or _NO_PARENT_ID)
+    rows.start.append(span.start_time_unix_nano)
+    rows.duration.append(max(0, duration))
+    rows.name.append(builder.strings.add(name))
+    rows.kind.append(kind)
+    for column, number in said.ints.items():
+        rows.ints[column].append(number)
+    for column, index in said.texts.items():
+        rows.texts[column].append(index)
+
+
+def _keep_rest(span: Span, rest: Span) -> None:
+    """Copies to ``rest`` what a kernel span of ours never has; most spans have none of it."""
+    if span.kind > fields.KIND_OTEL_INTERNAL:
+        rest.kind = span.kind
+    if span.trace_state:
+        rest.trace_state = span.trace_state
+    if span.flags:
+        rest.flags = span.flags
+    if span.events:
+        rest.events.MergeFrom(span.events)
+    if span.links:
+        rest.links.MergeFrom(span.links)
+    if span.HasField("status"):
+        rest.status.CopyFrom(span.status)
+    rest.dropped_attributes_count = span.dropped_attributes_count
+    rest.dropped_events_count = span.dropped_events_count
+    rest.dropped_links_count = span.dropped_links_count
+
+
+def _inferred_kind(name: str, is_kernel: bool, ints: dict[str, int]) -> SpanKind:
+    if is_kernel:
+        return SpanKind.KERNEL
+    if ints["stream"] >= 0:
+        text = name.lower()
+        if "memcpy" in text:
+            return SpanKind.MEMCPY
+        if "memset" in text:
+            return SpanKind.MEMSET
+    if ints["correlation"] >= 0:
+        return SpanKind.LAUNCH
+    return SpanKind.OTHER
+
+
+def _plain(pair: KeyValue) -> AttributeValue | None:
+    """Returns the attribute's value, None if it is an array, a map, bytes or empty."""
+    which = pair.value.WhichOneof("value")
+    if which in ("string_value", "int_value", "bool_value", "double_value"):
+        return getattr(pair.value, which)
+    return None
+
+
+def _fits(value: AttributeValue, largest: int) -> bool:
+    return type(value) is int and 0 <= value <= largest
+
+
+def _resource(resource_spans: ResourceSpans, scope_spans: ScopeSpans) -> Resource:
+    known: dict[str, Any] = {}
+    extra: dict[str, AttributeValue] = {}
+    rest = ResourceSpans()
+    for pair in resource_spans.resource.attributes:
+        key = pair.key
+        value = _plain(pair)
+        if value is None:
+            rest.resource.attributes.append(pair)
+            continue
+        if key in fields.RESOURCE_INTS:
+            column, largest = fields.RESOURCE_INTS[key]
+            # OTEL_RESOURCE_ATTRIBUTES can only say strings, so digits are taken as numbers.
+            number = int(value) if isinstance(value, str) and _is_decimal(value) else value
+            if _fits(number, largest):
+                known[column] = number
+                continue
+        elif key in fields.RESOURCE_TEXTS and isinstance(value, str):
+            known[fields.RESOURCE_TEXTS[key]] = value
+            continue
+        extra[key] = value
+    rest.resource.dropped_attributes_count = resource_spans.resource.dropped_attributes_count
+    rest.resource.entity_refs.MergeFrom(resource_spans.resource.entity_refs)
+    if not rest.resource.ByteSize():
+        rest.ClearField("resource")
+    if resource_spans.schema_url not in ("", semconv.SCHEMA_URL):
+        rest.schema_url = resource_spans.schema_url
+    _keep_scope(scope_spans, rest)
+    if rest.ByteSize():
+        extra[REST] = rest.SerializeToString()
+    return Resource(**known, attributes=extra)
+
+
+def _keep_scope(scope_spans: ScopeSpans, rest: ResourceSpans) -> None:
+    kept = ScopeSpans()
+    scope = scope_spans.scope
+    if scope.ByteSize() and (scope.name != semconv.SCOPE_NAME or scope.attributes):
+        kept.scope.CopyFrom(scope)
+    if scope_spans.schema_url not in ("", semconv.SCHEMA_URL):
+        kept.schema_url = scope_spans.schema_url
+    if kept.ByteSize():
+        rest.scope_spans.append(kept)
+
+
+def _is_decimal(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 20
