@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from kat_otel.otlp.decode import Rejected, decode_traces, decode_traces_json
+from kat_otel.otlp.encode import Batch, encode_batches, encode_traces
 from kat_otel.otlp.link import link_parents
 
-__all__ = ["Rejected", "decode_traces", "decode_traces_json", "link_parents"]
+__all__ = [
+    "Batch",
+    "Rejected",
+    "decode_traces",
+    "decode_traces_json",
+    "encode_batches",
+    "encode_traces",
+    "link_parents",
+]

@@ -194,10 +194,14 @@ def _add_span(builder: SpanTableBuilder, rows: _Rows, span: Span) -> None:
     said = _Attributes(dict.fromkeys(rows.ints, -1), dict.fromkeys(rows.texts, 0))
     for pair in span.attributes:
         said.read(pair, builder)
+    kind = said.kind
+    if said.kernel and kind not in (None, SpanKind.KERNEL, SpanKind.COLLECTIVE):
+        # A launch that says what it launches: the kernel's name is not the span's.
+        said.extra[semconv.KERNEL_NAME] = said.kernel
+        said.kernel = ""
     name = said.kernel or span.name
     if said.kernel and span.name not in (said.kernel, family(said.kernel)):
         said.rest.name = span.name
-    kind = said.kind
     if kind is None:
         kind = _inferred_kind(name, bool(said.kernel), said.ints)
     duration = span.end_time_unix_nano - span.start_time_unix_nano
