@@ -67,6 +67,7 @@ SUMMARY: Final = "kat.summary"
 REDUCED_COUNT: Final = "kat.span.reduced"
 MISSING_RANKS: Final = "kat.missing_ranks"
 LATE: Final = "kat.late"
+COVERAGE: Final = "kat.coverage"
 
 EVENT_INCIDENT: Final = "kat.incident"
 

@@ -1,0 +1,318 @@
+"""Puts a step together from the batches of its ranks, and keeps the steps of an instance in order.
+
+A step is complete when every rank of its group has closed it: its worker step span is here,
+and as many of its spans as that span's ``kat.span.count`` says (itself included). What is not
+complete after ``decision_wait`` is judged as it is, with the missing ranks named. No thread and
+no clock live here: whoever calls says what time it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kat_otel import semconv
+from kat_otel.config import AssemblerConfig
+from kat_otel.otlp import link_parents
+from kat_otel.processor.merge import merge_resources
+from kat_otel.processor.split import StepKey, split_by_step
+from kat_otel.spans import UNKNOWN, SpanKind, SpanTable, concat
+
+__all__ = ["Arrivals", "AssembledStep", "Assembler", "LateSpans", "StepRecord"]
+
+Ending = Literal["complete", "waited", "limit", "shutdown"]
+_Ids = NDArray[np.uint64]
+_RUNS_REMEMBERED = 16
+
+
+@dataclass(slots=True)
+class StepRecord:
+    """What is remembered of a judged step, to know late and repeated spans.
+
+    Attributes:
+        ids: span ids seen, sorted uint64.
+        forwarded_whole: set by the pipeline when the step left unreduced.
+    """
+
+    ids: _Ids
+    forwarded_whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AssembledStep:
+    """One step of one instance, ready to be judged.
+
+    Attributes:
+        instance: ``kat.instance.id``, ``""`` if the workers name none.
+        step: number of the step; ``UNKNOWN`` if the workers said none.
+        table: all its spans, parents linked, repeated spans left out.
+        ending: why it is judged now.
+        missing_ranks: ranks that never closed the step, as far as they can be named.
+        missing_count: how many did not close it, or UNKNOWN if the group's size was not said.
+        record: what stays of it in the assembler.
+    """
+
+    instance: str
+    step: int
+    table: SpanTable
+    ending: Ending
+    missing_ranks: tuple[int, ...]
+    missing_count: int
+    record: StepRecord
+
+
+@dataclass(frozen=True, slots=True)
+class LateSpans:
+    """Spans that came after their step was judged."""
+
+    instance: str
+    table: SpanTable
+    forwarded_whole: bool
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """What of a batch does not wait for assembly."""
+
+    foreign: list[SpanTable] = field(default_factory=list[SpanTable])
+    """Spans of no rank: an engine's request spans, a gateway's; forwarded as they are."""
+    late: list[LateSpans] = field(default_factory=list[LateSpans])
+    repeated: int = 0
+    """Spans seen before: senders deliver at least once."""
+
+
+@dataclass(slots=True)
+class _Rank:
+    ids: _Ids = field(default_factory=lambda: np.empty(0, np.uint64))
+    expected: int = -1  # -1: its worker step has not come; 0: came and said no count
+
+    @property
+    def closed(self) -> bool:
+        return 0 <= self.expected <= len(self.ids)
+
+
+@dataclass(slots=True)
+class _Pending:
+    key: StepKey
+    first_seen: float
+    run_order: int
+    number: int = UNKNOWN
+    group_size: int = 0
+    world_size: int = 0
+    complete_since: float = math.inf
+    tables: list[SpanTable] = field(default_factory=list[SpanTable])
+    ranks: dict[int, _Rank] = field(default_factory=dict[int, _Rank])
+    spans: int = 0
+    size: int = 0
+
+    def add(self, table: SpanTable, rank: int, now: float) -> int:
+        """Adds spans of one rank and returns how many of them had come before."""
+        progress = self.ranks.setdefault(rank, _Rank())
+        ids, first = np.unique(table.span_id, return_index=True)
+        new = first[~np.isin(ids, progress.ids, assume_unique=True)]
+        repeated = len(table) - len(new)
+        if repeated:
+            table = table.take(np.sort(new))
+        if len(table) == 0:
+            return repeated
+        progress.ids = np.union1d(progress.ids, ids)
+        self._read_worker_step(table, progress)
+        if self.number == UNKNOWN:
+            self.number = int(table.step.max())
+        used: list[int] = np.unique(table.resource).tolist()
+        self.world_size = max(self.world_size, *(table.resources[i].world_size for i in used))
+        self.tables.append(table)
+        self.spans += len(table)
+        self.size += table.nbytes
+        if self.complete and self.complete_since == math.inf:
+            self.complete_since = now
+        return repeated
+
+    def _read_worker_step(self, table: SpanTable, progress: _Rank) -> None:
+        for row in np.flatnonzero(table.kind == SpanKind.WORKER_STEP).tolist():
+            said = table.attributes.get(row, {})
+            count, group = said.get(semconv.SPAN_COUNT), said.get(semconv.GROUP_SIZE)
+            progress.expected = max(progress.expected, count if type(count) is int else 0)
+            if type(group) is int:
+                self.group_size = max(self.group_size, group)
+
+    @property
+    def wanted(self) -> int:
+        """Ranks that must close the step; 0 if nobody said."""
+        return self.group_size or self.world_size
+
+    @property
+    def closed(self) -> int:
+        return sum(rank.closed for rank in self.ranks.values())
+
+    @property
+    def complete(self) -> bool:
+        return 0 < self.wanted <= self.closed
+
+    def missing_ranks(self) -> tuple[int, ...]:
+        """Ranks that came and did not close, and those of the world that never came."""
+        open_ranks = {rank for rank, progress in self.ranks.items() if not progress.closed}
+        if self.wanted == self.world_size and self.wanted < 100_000:
+            open_ranks |= set(range(self.wanted)) - set(self.ranks)
+        return tuple(sorted(open_ranks))
+
+
+@dataclass(slots=True)
+class _Run:
+    """One life of an instance: a restart has another nonce and counts its steps anew."""
+
+    order: int
+    judged: int = UNKNOWN
+
+
+@dataclass(slots=True)
+class _Instance:
+    pending: dict[StepKey, _Pending] = field(default_factory=dict[StepKey, _Pending])
+    records: OrderedDict[StepKey, StepRecord] = field(
+        default_factory=OrderedDict[StepKey, StepRecord]
+    )
+    runs: OrderedDict[int, _Run] = field(default_factory=OrderedDict[int, _Run])
+    runs_seen: int = 0
+
+    def run(self, key: StepKey) -> _Run:
+        run = self.runs.get(key.trace_hi)
+        if run is None:
+            self.runs_seen += 1
+            run = self.runs[key.trace_hi] = _Run(self.runs_seen)
+            if len(self.runs) > _RUNS_REMEMBERED:
+                self.runs.popitem(last=False)
+        return run
+
+    def next(self) -> _Pending:
+        """Returns the pending step that must be judged before all others."""
+        return min(self.pending.values(), key=lambda p: (p.run_order, p.number, p.first_seen))
+
+
+class Assembler:
+    """Steps under assembly, of all instances, within the limits of its settings."""
+
+    def __init__(self, config: AssemblerConfig) -> None:
+        self._config = config
+        self._instances: OrderedDict[str, _Instance] = OrderedDict()
+        self._forced: list[AssembledStep] = []
+        self._steps = self._spans = self._size = 0
+        self.forgotten: list[str] = []
+        """Instances forgotten since the caller last emptied this list."""
+
+    def add(self, table: SpanTable, now: float) -> Arrivals:
+        """Takes the spans of one batch; returns what of it does not wait."""
+        arrivals = Arrivals()
+        foreign, parts = split_by_step(table)
+        if len(foreign):
+            arrivals.foreign.append(foreign)
+        for key, rank, spans in parts:
+            self._add_rank(key, rank, spans, now, arrivals)
+        self._keep_limits()
+        return arrivals
+
+    def _add_rank(
+        self, key: StepKey, rank: int, spans: SpanTable, now: float, arrivals: Arrivals
+    ) -> None:
+        instance = self._instances.setdefault(key.instance, _Instance())
+        self._instances.move_to_end(key.instance)
+        record = instance.records.get(key)
+        run = instance.run(key)
+        number = int(spans.step.max())
+        pending = instance.pending.get(key)
+        if record is not None:
+            new = ~np.isin(spans.span_id, record.ids)
+            arrivals.repeated += int(np.count_nonzero(~new))
+            if np.any(new):
+                late = spans.take(new)
+                record.ids = np.union1d(record.ids, late.span_id)
+                arrivals.late.append(LateSpans(key.instance, late, record.forwarded_whole))
+            return
+        if pending is None and 0 <= number <= run.judged:
+            # Its turn has passed; the detector takes steps in order.
+            arrivals.late.append(LateSpans(key.instance, spans, forwarded_whole=True))
+            return
+        if pending is None:
+            pending = instance.pending[key] = _Pending(key, now, run.order)
+            self._steps += 1
+        spans_before, size_before = pending.spans, pending.size
+        arrivals.repeated += pending.add(spans, rank, now)
+        self._spans += pending.spans - spans_before
+        self._size += pending.size - size_before
+
+    def ready(self, now: float) -> list[AssembledStep]:
+        """Returns the steps to judge now, in order within each instance."""
+        steps, self._forced = self._forced, []
+        for instance in list(self._instances.values()):
+            while instance.pending:
+                pending = instance.next()
+                if now < self._deadline(instance, pending):
+                    break
+                steps.append(self._close(pending, "complete" if pending.complete else "waited"))
+        return steps
+
+    def next_deadline(self) -> float:
+        """Returns when :meth:`ready` has something without anything arriving; infinity if never."""
+        if self._forced:
+            return -math.inf
+        waiting = (i for i in self._instances.values() if i.pending)
+        return min((self._deadline(i, i.next()) for i in waiting), default=math.inf)
+
+    def flush(self) -> list[AssembledStep]:
+        """Returns everything under assembly, at shutdown."""
+        steps, self._forced = self._forced, []
+        for instance in self._instances.values():
+            while instance.pending:
+                pending = instance.next()
+                steps.append(self._close(pending, "complete" if pending.complete else "shutdown"))
+        return steps
+
+    def _deadline(self, instance: _Instance, pending: _Pending) -> float:
+        last = pending.first_seen + self._config.decision_wait
+        judged = instance.run(pending.key).judged
+        in_turn = pending.number <= judged + 1 and judged != UNKNOWN
+        patience = 0.0 if in_turn or pending.number <= 0 else self._config.order_wait
+        return min(last, pending.complete_since + patience)
+
+    def _keep_limits(self) -> None:
+        limits = self._config
+        while self._steps and (
+            self._steps > limits.max_pending_steps
+            or self._spans > limits.max_pending_spans
+            or self._size > limits.max_pending_mib * 2**20
+        ):
+            waiting = (i.next() for i in self._instances.values() if i.pending)
+            self._forced.append(self._close(min(waiting, key=lambda p: p.first_seen), "limit"))
+        while len(self._instances) > limits.max_instances:
+            name, instance = next(iter(self._instances.items()))
+            while instance.pending:
+                self._forced.append(self._close(instance.next(), "limit"))
+            del self._instances[name]
+            self.forgotten.append(name)
+
+    def _close(self, pending: _Pending, ending: Ending) -> AssembledStep:
+        instance = self._instances[pending.key.instance]
+        del instance.pending[pending.key]
+        self._steps -= 1
+        self._spans -= pending.spans
+        self._size -= pending.size
+        run = instance.run(pending.key)
+        run.judged = max(run.judged, pending.number)
+        ids = np.unique(np.concatenate([rank.ids for rank in pending.ranks.values()]))
+        record = StepRecord(ids)
+        instance.records[pending.key] = record
+        while len(instance.records) > self._config.remembered_steps:
+            instance.records.popitem(last=False)
+        return AssembledStep(
+            instance=pending.key.instance,
+            step=pending.number,
+            table=link_parents(merge_resources(concat(pending.tables))),
+            ending=ending,
+            missing_ranks=() if pending.complete else pending.missing_ranks(),
+            missing_count=pending.wanted - pending.closed if pending.wanted else UNKNOWN,
+            record=record,
+        )

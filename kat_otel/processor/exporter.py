@@ -1,0 +1,246 @@
+"""Sends OTLP requests to one endpoint from a bounded queue, retrying only what may succeed.
+
+Which codes may be retried is the OTLP specification's list; everything else is permanent:
+logged, counted, never sent again.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import grpc
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+from kat_otel.config import ExporterConfig
+from kat_otel.otlp.encode import MAX_REQUEST_BYTES
+from kat_otel.processor.channel import open_channel
+from kat_otel.processor.retry_info import DETAILS_KEY, read_retry_delay
+from kat_otel.telemetry import Books
+
+__all__ = ["Exporter", "Payload", "Signal"]
+
+Signal = Literal["traces", "logs", "metrics"]
+
+_METHODS: Final[dict[Signal, tuple[str, Any, str]]] = {
+    "traces": ("trace.v1.TraceService", ExportTraceServiceResponse, "rejected_spans"),
+    "logs": ("logs.v1.LogsService", ExportLogsServiceResponse, "rejected_log_records"),
+    "metrics": ("metrics.v1.MetricsService", ExportMetricsServiceResponse, "rejected_data_points"),
+}
+
+_RETRYABLE: Final = frozenset(
+    {
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+
+_LOG_EVERY_S: Final = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """One request.
+
+    Attributes:
+        signal: which service takes it.
+        data: the request's bytes. Requests of one signal may be joined byte by byte.
+        spans: acknowledged spans that it carries, for the books.
+    """
+
+    signal: Signal
+    data: bytes
+    spans: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    code: grpc.StatusCode
+    detail: str
+    retryable: bool
+    delay_s: float | None
+
+
+class Exporter:
+    """One thread, one connection. ``start``, ``offer`` from any thread, ``stop``."""
+
+    def __init__(self, config: ExporterConfig, books: Books) -> None:
+        if config.endpoint is None:
+            raise ValueError("an exporter needs an endpoint")
+        self._config = config
+        self._books = books
+        self._endpoint = config.endpoint
+        self._limit = config.queue_size_mib * 2**20
+        self._queue: deque[Payload] = deque()
+        self._queued = 0
+        self._stop_at: float | None = None
+        # Guards queue, size and stop time; waited on for room, for work and between retries.
+        self._changed = threading.Condition()
+        self._channel = open_channel(config)
+        metadata = tuple((key.lower(), value) for key, value in config.headers.items())
+        self._metadata = metadata or None
+        self._calls = {signal: self._call(signal) for signal in _METHODS}
+        self._logged: dict[tuple[str, str], float] = {}
+        self._thread = threading.Thread(target=self._run, name="kat-exporter", daemon=True)
+
+    def _call(self, signal: Signal) -> Any:
+        service, response, _ = _METHODS[signal]
+        return self._channel.unary_unary(
+            f"/opentelemetry.proto.collector.{service}/Export",
+            request_serializer=None,  # the bytes are the request
+            response_deserializer=response.FromString,
+        )
+
+    def start(self) -> None:
+        """Starts the sending thread."""
+        self._thread.start()
+
+    def offer(self, payload: Payload) -> bool:
+        """Queues a request, waiting up to ``queue_wait`` for room.
+
+        Returns:
+            False if there was none: the request is dropped and counted.
+        """
+        with self._changed:
+            roomy = self._changed.wait_for(
+                lambda: not self._queue or self._queued + len(payload.data) <= self._limit,
+                self._config.queue_wait,
+            )
+            if roomy and self._stop_at is None:
+                self._queue.append(payload)
+                self._queued += len(payload.data)
+                self._changed.notify_all()
+                return True
+        self._drop([payload], "export queue full", f"{self._endpoint} takes less than arrives")
+        return False
+
+    def stop(self, timeout: float) -> None:
+        """Sends what is queued within ``timeout`` seconds, drops and counts the rest."""
+        with self._changed:
+            self._stop_at = time.monotonic() + timeout
+            self._changed.notify_all()
+        self._thread.join(timeout + self._config.timeout + 1.0)
+        self._channel.close()
+
+    def _run(self) -> None:
+        while payloads := self._next():
+            self._send(payloads)
+
+    def _next(self) -> list[Payload]:
+        """Returns the next requests of one signal that fit one message; none at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._stop_at is not None)
+            if not self._queue:
+                return []
+            payloads = [self._queue.popleft()]
+            size = len(payloads[0].data)
+            while (
+                self._queue
+                and self._queue[0].signal == payloads[0].signal
+                and size + len(self._queue[0].data) <= MAX_REQUEST_BYTES
+            ):
+                payloads.append(self._queue.popleft())
+                size += len(payloads[-1].data)
+            self._queued -= size
+            self._changed.notify_all()
+            return payloads
+
+    def _send(self, payloads: list[Payload]) -> None:
+        retry = self._config.retry
+        give_up = time.monotonic() + retry.max_elapsed_time
+        wait = retry.initial_interval
+        while True:
+            failure = self._attempt(payloads)
+            if failure is None:
+                return
+            if not failure.retryable:
+                if len(payloads) > 1:  # the others need not go down with the one that is wrong
+                    for payload in payloads:
+                        self._send([payload])
+                    return
+                self._drop(payloads, f"export {failure.code.name}", failure.detail)
+                return
+            self._books.mark("export retries")
+            pause = failure.delay_s if failure.delay_s is not None else wait * _jitter()
+            if not self._pause(pause, give_up):
+                self._drop(payloads, "export gave up", f"{failure.code.name}: {failure.detail}")
+                return
+            self._log("retry", f"{failure.code.name}: {failure.detail}; trying again")
+            wait = min(wait * 2, retry.max_interval)
+
+    def _pause(self, seconds: float, give_up: float) -> bool:
+        """Waits before a retry; False if there is no time left for one."""
+        with self._changed:
+            until = time.monotonic() + seconds
+            while (now := time.monotonic()) < until:
+                if until > min(give_up, self._stop_at or give_up):
+                    return False
+                self._changed.wait(until - now)
+            return True
+
+    def _attempt(self, payloads: list[Payload]) -> _Failure | None:
+        signal = payloads[0].signal
+        data = b"".join(payload.data for payload in payloads)
+        spans = sum(payload.spans for payload in payloads)
+        timeout = self._config.timeout
+        with self._changed:
+            if self._stop_at is not None:
+                timeout = max(0.1, min(timeout, self._stop_at - time.monotonic()))
+        try:
+            response = self._calls[signal](data, timeout=timeout, metadata=self._metadata)
+        except grpc.RpcError as error:
+            return _failure(error)
+        partial = response.partial_success
+        rejected = int(getattr(partial, _METHODS[signal][2]))
+        if rejected or partial.error_message:
+            self._log("partial", f"rejected {rejected} of {signal}: {partial.error_message}")
+        rejected = min(rejected, spans)
+        self._books.count("forwarded", spans - rejected)
+        self._books.count("dropped", rejected, "rejected by endpoint")
+        return None
+
+    def _drop(self, payloads: list[Payload], reason: str, detail: str) -> None:
+        spans = sum(payload.spans for payload in payloads)
+        self._books.count("dropped", spans, reason)
+        self._books.mark("requests dropped", len(payloads))
+        self._log(reason, f"{reason}: {len(payloads)} {payloads[0].signal} request(s): {detail}")
+
+    def _log(self, topic: str, message: str) -> None:
+        # One line a topic and interval: a dead endpoint must not fill the disk with its news.
+        now = time.monotonic()
+        key = (topic, message[:40])
+        if now - self._logged.get(key, -_LOG_EVERY_S) >= _LOG_EVERY_S:
+            if len(self._logged) > 256:
+                self._logged.clear()
+            self._logged[key] = now
+            logger.warning("export to %s: %s", self._endpoint, message)
+
+
+def _failure(error: grpc.RpcError) -> _Failure:
+    call: Any = error
+    code: grpc.StatusCode = call.code()
+    delay: float | None = None
+    for key, value in call.trailing_metadata() or ():
+        if key == DETAILS_KEY:
+            delay = read_retry_delay(value)
+    exhausted_for_now = code is grpc.StatusCode.RESOURCE_EXHAUSTED and delay is not None
+    return _Failure(code, str(call.details()), code in _RETRYABLE or exhausted_for_now, delay)
+
+
+def _jitter() -> float:
+    return random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards nothing

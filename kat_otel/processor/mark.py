@@ -1,0 +1,166 @@
+"""The step's root span, and what the verdict says on the spans that it speaks of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from kat_otel import semconv
+from kat_otel.identity import root_span_id
+from kat_otel.otlp import link_parents
+from kat_otel.otlp.rest import Event, with_rest
+from kat_otel.otlp.wire import WireValue
+from kat_otel.processor.reduce import cited_rows
+from kat_otel.processor.sentence import summary_of
+from kat_otel.spans import (
+    UNKNOWN,
+    AttributeValue,
+    Resource,
+    SpanKind,
+    SpanTable,
+    SpanTableBuilder,
+    concat,
+)
+from kat_otel.verdict import Incident, to_json
+
+__all__ = ["Root", "incident_attributes", "mark_incidents", "with_root"]
+
+SERVICE = "kat"
+
+
+class Root(NamedTuple):
+    """What the step's root span says.
+
+    Attributes:
+        instance: ``kat.instance.id``.
+        step: number of the step, or UNKNOWN.
+        summarised: spans left out.
+        missing_ranks: ranks that never closed the step.
+        notes: why the step could not be judged in full, or ``""``.
+    """
+
+    instance: str
+    step: int
+    summarised: int
+    missing_ranks: Sequence[int]
+    notes: str = ""
+
+
+def with_root(
+    table: SpanTable, bounds: tuple[int, int], root: Root, incidents: Sequence[Incident]
+) -> SpanTable:
+    """Returns the table with the step's root before all spans.
+
+    The root's id is the one that every worker derived and named as its parent.
+
+    Args:
+        table: spans of one trace, at least one.
+        bounds: start and end of the step, Unix ns.
+        root: what the root says.
+        incidents: active incidents of the step; each becomes an event on the root.
+    """
+    builder = SpanTableBuilder()
+    builder.add_resource(
+        Resource(instance=root.instance, attributes={semconv.SERVICE_NAME: SERVICE})
+    )
+    values: dict[str, AttributeValue] = {}
+    if root.summarised:
+        values[semconv.REDUCED_COUNT] = root.summarised
+    if root.notes:
+        values[semconv.COVERAGE] = root.notes
+    if incidents:
+        values |= _short(incidents[0], "")
+    lists: dict[str, WireValue] = {}
+    if root.missing_ranks:
+        lists[semconv.MISSING_RANKS] = list(root.missing_ranks)
+    if incidents:
+        lists[semconv.INCIDENT_IDS] = [incident.id for incident in incidents]
+    page = next((incident for incident in incidents if incident.page), None)
+    events = tuple(_event(incident, bounds[1]) for incident in incidents)
+    values = with_rest(values, events=events, lists=lists, error=summary_of(page) if page else "")
+    builder.append(
+        1,
+        attributes={0: values} if values else None,
+        trace_hi=table.trace_hi[0],
+        trace_lo=table.trace_lo[0],
+        span_id=root_span_id(table.trace_lo[:1]),
+        start_ns=bounds[0],
+        duration_ns=bounds[1] - bounds[0],
+        name=builder.strings.add(f"step {root.step}" if root.step != UNKNOWN else "step"),
+        kind=SpanKind.STEP,
+        step=root.step,
+    )
+    return link_parents(concat([builder.build(), table]))
+
+
+def mark_incidents(table: SpanTable, incidents: Sequence[Incident]) -> SpanTable:
+    """Returns the table with the incidents' spans marked and each report on its culprit's span."""
+    attributes: dict[int, Mapping[str, AttributeValue]] = dict(table.attributes)
+    ranks = table.rank
+    for incident in reversed(incidents):  # the largest is written last and wins a shared span
+        rows = cited_rows(table, incident)
+        for row, span in zip(rows.tolist(), incident.spans, strict=True):
+            if row < 0:
+                continue
+            role = "culprit" if int(ranks[row]) in incident.culprit.ranks else "victim"
+            marks = _short(incident, role)
+            if span.expected_ns is not None:
+                marks[semconv.EXPECTED_NS] = span.expected_ns
+            attributes[row] = {**attributes.get(row, {}), **marks}
+        row = _culprit_row(table, incident, rows)
+        if row >= 0:
+            marked = {**attributes.get(row, {}), **_short(incident, "culprit")}
+            event = _event(incident, int(table.end_ns[row]))
+            error = summary_of(incident) if incident.page else ""
+            attributes[row] = with_rest(marked, events=(event,), error=error)
+    return replace(table, attributes=attributes)
+
+
+def _culprit_row(table: SpanTable, incident: Incident, rows: np.ndarray) -> int:
+    """Returns the span that carries the report: the first cited of a culprit, else its step."""
+    ranks = table.rank
+    cited = [row for row in rows.tolist() if row >= 0 and ranks[row] in incident.culprit.ranks]
+    if cited:
+        return cited[0]
+    steps = np.isin(ranks, incident.culprit.ranks) & (table.kind == SpanKind.WORKER_STEP)
+    return int(np.argmax(steps)) if np.any(steps) else -1
+
+
+def _short(incident: Incident, role: str) -> dict[str, AttributeValue]:
+    marks: dict[str, AttributeValue] = {
+        semconv.ANOMALOUS: True,
+        semconv.INCIDENT_ID: incident.id,
+        semconv.KIND: incident.kind,
+        semconv.COMPONENT: incident.component,
+        semconv.PAGE: incident.page,
+    }
+    if role:
+        marks[semconv.ROLE] = role
+    else:
+        marks[semconv.SUMMARY] = summary_of(incident)
+        marks[semconv.IMPACT_NS] = incident.impact_ns
+    return marks
+
+
+def _event(incident: Incident, time_ns: int) -> Event:
+    return Event(semconv.EVENT_INCIDENT, time_ns, incident_attributes(incident))
+
+
+def incident_attributes(incident: Incident) -> dict[str, WireValue]:
+    """Returns what events and log records say of an incident, the whole object among it."""
+    return {
+        semconv.INCIDENT_ID: incident.id,
+        semconv.STATUS: incident.status,
+        semconv.KIND: incident.kind,
+        semconv.COMPONENT: incident.component,
+        semconv.PAGE: incident.page,
+        semconv.SCORE: incident.score,
+        semconv.IMPACT_NS: incident.impact_ns,
+        semconv.CULPRIT_RANKS: list(incident.culprit.ranks),
+        semconv.VICTIM_RANKS: list(incident.victims),
+        semconv.SUMMARY: summary_of(incident),
+        semconv.REPORT: to_json(incident).decode(),
+    }

@@ -1,0 +1,150 @@
+"""Metrics over OTLP: step time, lateness at collectives, incidents, and the books.
+
+Labels are instances, ranks, kinds and components: few values, all from closed lists or the
+fleet's size. A kernel's name is never one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kat_otel import semconv
+from kat_otel.kernels import Semantics, classify
+from kat_otel.otlp.signals import Gauge, Histogram, Labels, Sum, encode_metrics
+from kat_otel.spans import SpanTable
+from kat_otel.telemetry import Books
+from kat_otel.verdict import Incident
+
+__all__ = ["Measurements", "arrival_lateness"]
+
+_STEP_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_SKEW_BOUNDS = (1e-6, 1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, 1.0)
+
+
+def arrival_lateness(table: SpanTable) -> dict[int, int]:
+    """Returns by rank how late it came to the step's collectives, the median over them in ns.
+
+    Lateness is a rank's start minus the earliest rank's. Only collectives with barrier
+    semantics that every rank of the table took part in equally often are compared.
+    """
+    marked, meaning = classify(table)
+    rows = np.flatnonzero(meaning == Semantics.BARRIER)
+    ranks = marked.rank[rows]
+    known, counts = np.unique(ranks, return_counts=True)
+    if len(known) < 2 or np.any(counts != counts[0]):
+        return {}
+    order = np.lexsort((marked.start_ns[rows], ranks))
+    starts = marked.start_ns[rows][order].reshape(len(known), -1)
+    late = np.median(starts - starts.min(axis=0), axis=1)
+    return {int(rank): int(value) for rank, value in zip(known, late, strict=True)}
+
+
+@dataclass(slots=True)
+class _Distribution:
+    bounds: tuple[float, ...]
+    counts: list[int] = field(default_factory=list[int])
+    total: float = 0.0
+
+    def add(self, value: float) -> None:
+        self.counts = self.counts or [0] * (len(self.bounds) + 1)
+        self.counts[int(np.searchsorted(self.bounds, value))] += 1
+        self.total += value
+
+
+class Measurements:
+    """Accumulates since start; used by the judging thread alone."""
+
+    def __init__(self, start_ns: int) -> None:
+        self._start_ns = start_ns
+        self._steps: dict[Labels, _Distribution] = {}
+        self._skew: dict[Labels, _Distribution] = {}
+        self._incidents: dict[Labels, int] = {}
+        self._impact: dict[str, Mapping[Labels, float]] = {}
+
+    def step(self, instance: str, duration_ns: int, lateness: Mapping[int, int]) -> None:
+        """Counts one step; ``lateness`` as of :func:`arrival_lateness`, empty if not comparable."""
+        labels: Labels = ((semconv.INSTANCE_ID, instance),)
+        self._steps.setdefault(labels, _Distribution(_STEP_BOUNDS)).add(duration_ns / 1e9)
+        for rank, late_ns in lateness.items():
+            labels = ((semconv.INSTANCE_ID, instance), (semconv.RANK, rank))
+            self._skew.setdefault(labels, _Distribution(_SKEW_BOUNDS)).add(late_ns / 1e9)
+
+    def incident(self, instance: str, incident: Incident, *, new: bool) -> None:
+        """Counts an incident once, and keeps its impact until it is resolved."""
+        points = list(_labels(instance, incident))
+        if new:
+            for labels in points:
+                self._incidents[labels] = self._incidents.get(labels, 0) + 1
+        self._impact.pop(incident.id, None)
+        if incident.status != "resolved":
+            self._impact[incident.id] = dict.fromkeys(points, incident.impact_ns / 1e9)
+        while len(self._impact) > 10_000:  # incidents of instances that went silent
+            self._impact.pop(next(iter(self._impact)))
+
+    def forget(self, instance: str) -> None:
+        """Drops the series of an instance that is gone."""
+        own = (semconv.INSTANCE_ID, instance)
+        for series in (self._steps, self._skew, self._incidents):
+            for labels in [labels for labels in series if own in labels]:
+                del series[labels]
+
+    def encode(self, books: Books, now_ns: int) -> bytes:
+        """Returns the bytes of an ExportMetricsServiceRequest."""
+        impact: dict[Labels, float] = {}
+        for points in self._impact.values():
+            for labels, seconds in points.items():
+                impact[labels] = impact.get(labels, 0.0) + seconds
+        outcomes = {_outcome(key): count for key, count in sorted(books.balance().counts.items())}
+        return encode_metrics(
+            {semconv.SERVICE_NAME: "kat"},
+            [
+                Histogram(
+                    semconv.METRIC_STEP_DURATION,
+                    "s",
+                    "Duration of the steps that were judged.",
+                    _STEP_BOUNDS,
+                    _points(self._steps),
+                ),
+                Histogram(
+                    semconv.METRIC_ARRIVAL_SKEW,
+                    "s",
+                    "How late a rank came to the collectives of a step, median over them.",
+                    _SKEW_BOUNDS,
+                    _points(self._skew),
+                ),
+                Sum(semconv.METRIC_INCIDENTS, "{incident}", "Incidents opened.", self._incidents),
+                Gauge(
+                    semconv.METRIC_IMPACT,
+                    "s",
+                    "Time per step that active incidents cost.",
+                    impact,
+                ),
+                Sum(semconv.METRIC_SPANS, "{span}", "Spans by what became of them.", outcomes),
+            ],
+            start_ns=self._start_ns,
+            now_ns=now_ns,
+        )
+
+
+def _points(series: Mapping[Labels, _Distribution]) -> dict[Labels, tuple[list[int], float]]:
+    return {labels: (found.counts, found.total) for labels, found in series.items()}
+
+
+def _labels(instance: str, incident: Incident) -> Iterator[Labels]:
+    """Yields one set of labels per culprit rank, the first eight of them."""
+    common: Labels = (
+        (semconv.COMPONENT, incident.component),
+        (semconv.INSTANCE_ID, instance),
+        (semconv.KIND, incident.kind),
+        (semconv.PAGE, incident.page),
+    )
+    for rank in incident.culprit.ranks[:8] or [-1]:
+        yield (*common, (semconv.RANK, rank))
+
+
+def _outcome(key: str) -> Labels:
+    outcome, _, reason = key.partition(":")
+    return (("kat.outcome", outcome), *((("kat.reason", reason),) if reason else ()))

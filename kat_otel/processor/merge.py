@@ -1,0 +1,34 @@
+"""One resource a worker, though every batch brought its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from kat_otel.spans import Resource, SpanTable
+
+__all__ = ["merge_resources"]
+
+
+def merge_resources(table: SpanTable) -> SpanTable:
+    """Returns the table with equal resources said once and unused ones left out."""
+    kept: dict[tuple[object, ...], int] = {}
+    resources: list[Resource] = []
+    moved = np.zeros(len(table.resources), dtype=np.int32)
+    used: list[int] = np.unique(table.resource).tolist()
+    for index in used:
+        resource = table.resources[index]
+        key = _key(resource)
+        if key not in kept:
+            kept[key] = len(resources)
+            resources.append(resource)
+        moved[index] = kept[key]
+    columns = moved[table.resource] if len(table) else table.resource
+    return replace(table.with_columns(resource=columns), resources=tuple(resources))
+
+
+def _key(resource: Resource) -> tuple[object, ...]:
+    said = sorted((key, type(value).__name__, value) for key, value in resource.attributes.items())
+    plain = replace(resource, attributes={})
+    return (*(getattr(plain, name) for name in plain.__slots__ if name != "attributes"), *said)

@@ -1,0 +1,282 @@
+"""The order of the steps, and nothing else: assemble -> judge -> mark -> reduce -> export.
+
+Decoding has happened in the receiver's threads (see ``receiver.py``); everything here runs in
+the one judging thread, so nothing here locks.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from kat_otel import semconv
+from kat_otel.config import Config
+from kat_otel.otlp import encode_batches
+from kat_otel.otlp.signals import LogEvent, encode_logs
+from kat_otel.processor.assembler import AssembledStep, Assembler, LateSpans
+from kat_otel.processor.exporter import Payload
+from kat_otel.processor.incidents import IncidentJournal
+from kat_otel.processor.intake import Batch
+from kat_otel.processor.mark import Root, incident_attributes, mark_incidents, with_root
+from kat_otel.processor.measure import Measurements, arrival_lateness
+from kat_otel.processor.reduce import cited_rows, select_spans, summary_spans, with_ancestors
+from kat_otel.processor.sentence import summary_of
+from kat_otel.spans import SpanKind, SpanTable
+from kat_otel.telemetry import Books
+from kat_otel.verdict import (
+    Abstention,
+    Clock,
+    Coverage,
+    Incident,
+    Instance,
+    Report,
+    Source,
+)
+
+__all__ = ["Judge", "Pipeline", "Sink"]
+
+logger = logging.getLogger(__name__)
+
+
+class Judge(Protocol):
+    """Judges the steps of one instance, in their order; ``kat_otel.ttad.Detector`` is one."""
+
+    def judge(self, table: SpanTable, /) -> Report:
+        """Returns the report of one step; incidents keep their ids from step to step."""
+        ...
+
+
+class Sink(Protocol):
+    """Takes what leaves; ``exporter.Exporter`` is one."""
+
+    def offer(self, payload: Payload, /) -> bool:
+        """Takes a request; False if it was dropped (and counted by the sink)."""
+        ...
+
+
+class Pipeline:
+    """One batch or tick at a time, through all steps.
+
+    Args:
+        config: all settings.
+        judge: makes the judge of a new instance.
+        sink: takes what leaves; None if nothing is exported.
+        books: counts what becomes of the spans.
+        on_report: called with each judged step, in the judging thread.
+        now: monotonic seconds at start.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        judge: Callable[[], Judge],
+        sink: Sink | None,
+        books: Books,
+        *,
+        on_report: Callable[[Report, SpanTable], None] | None = None,
+        now: float = 0.0,
+    ) -> None:
+        self._config = config
+        self._new_judge = judge
+        self._sink = sink
+        self._books = books
+        self._on_report = on_report
+        self._assembler = Assembler(config.assembler)
+        self._journal = IncidentJournal(config.logs, config.traces)
+        self._judges: dict[str, Judge] = {}
+        self._measurements = Measurements(time.time_ns())
+        self._metrics_due = now + config.metrics.interval
+
+    def take(self, batch: Batch) -> None:
+        """Takes the spans of one request, judges the steps that they complete."""
+        arrivals = self._assembler.add(batch.table, batch.received)
+        self._books.count("dropped", arrivals.repeated, "repeated")
+        for table in arrivals.foreign:
+            self._send_spans(table)
+        for late in arrivals.late:
+            self._send_late(late)
+        self.advance(batch.received)
+
+    def advance(self, now: float) -> None:
+        """Judges what is due at ``now``, sends the metrics if they are."""
+        for step in self._assembler.ready(now):
+            self._handle(step, now)
+        for instance in self._assembler.forgotten:
+            self._judges.pop(instance, None)
+            self._measurements.forget(instance)
+        self._assembler.forgotten.clear()
+        if self._config.metrics.interval and now >= self._metrics_due:
+            self._metrics_due = now + self._config.metrics.interval
+            self._send_metrics()
+
+    def next_due(self) -> float:
+        """Returns the monotonic second at which :meth:`advance` has work without new spans."""
+        due = self._assembler.next_deadline()
+        return min(due, self._metrics_due) if self._config.metrics.interval else due
+
+    def finish(self, now: float) -> None:
+        """Judges and sends everything that is under assembly, at shutdown."""
+        for step in self._assembler.flush():
+            self._handle(step, now)
+        if self._config.metrics.interval:
+            self._send_metrics()
+
+    def _handle(self, step: AssembledStep, now: float) -> None:
+        self._books.mark(f"steps {step.ending}")
+        report = self._judge(step)
+        active = [incident for incident in report.incidents if incident.status != "resolved"]
+        whole = bool(active) and self._journal.leaves_whole(active, now)
+        self._send_step(step, report, active, whole=whole)
+        self._tell(step, report.incidents, now)
+        span_of_time = int(step.table.end_ns.max() - step.table.start_ns.min())
+        duration = sum(found.duration_ns for found in report.steps) or span_of_time
+        comparable = report.source.clock.state != "unaligned"
+        lateness = arrival_lateness(step.table) if comparable else {}
+        self._measurements.step(step.instance, duration, lateness)
+        if self._on_report is not None:
+            self._on_report(report, step.table)
+
+    def _judge(self, step: AssembledStep) -> Report:
+        judge = self._judges.get(step.instance)
+        if judge is None:
+            judge = self._judges[step.instance] = self._new_judge()
+        try:
+            report = judge.judge(step.table)
+        except Exception as error:
+            # One step that the judge cannot stomach must not stop the fleet's eyes. It leaves
+            # unjudged and says so, and the judge, whose state may be half changed, starts anew.
+            logger.exception("instance %s, step %d: judging failed", step.instance, step.step)
+            self._books.mark("steps failed")
+            del self._judges[step.instance]
+            report = _unjudged(step, error)
+        if report.instance is None and step.instance:
+            report.instance = Instance(id=step.instance)
+        if note := _completeness(step):
+            report.coverage.notes.append(note)
+        return report
+
+    def _send_step(
+        self, step: AssembledStep, report: Report, active: list[Incident], *, whole: bool
+    ) -> None:
+        table = step.table
+        bounds = int(table.start_ns.min()), int(table.end_ns.max())
+        # Workers name the root as their parent but the processor alone emits it.
+        own = table.kind != SpanKind.STEP
+        limit = self._config.traces.max_spans_per_trace - 1
+        cited = np.zeros(len(table), dtype=np.bool_)
+        for incident in active:
+            rows = cited_rows(table, incident)
+            cited[rows[rows >= 0]] = True
+        if whole or self._config.traces.healthy == "all":
+            kept = select_spans(table, cited, limit)
+        else:
+            kept = summary_spans(table) | with_ancestors(table, cited)
+        kept &= own
+        step.record.forwarded_whole = bool(np.all(kept | ~own))
+        summarised = int(len(table) - np.count_nonzero(kept))
+        self._books.count("summarised", summarised)
+        if not np.any(kept):
+            return
+        marked = mark_incidents(table, active).take(kept)
+        notes = _completeness(step)
+        if report.abstained is not None:
+            notes = "; ".join(filter(None, (notes, f"not judged: {report.abstained.reason}")))
+        root = Root(step.instance, step.step, summarised, step.missing_ranks, notes)
+        self._send_spans(with_root(marked, bounds, root, active), created=1)
+
+    def _send_late(self, late: LateSpans) -> None:
+        self._books.mark("late spans", len(late.table))
+        table = late.table
+        if not late.forwarded_whole:  # their step left as a summary, so do they
+            kept = table.kind == SpanKind.WORKER_STEP
+            self._books.count("summarised", int(np.count_nonzero(~kept)))
+            table = table.take(kept)
+        marks = {
+            row: {**table.attributes.get(row, {}), semconv.LATE: True} for row in range(len(table))
+        }
+        self._send_spans(replace(table, attributes=marks))
+
+    def _send_spans(self, table: SpanTable, created: int = 0) -> None:
+        """Sends the table; its first ``created`` rows are ours and stand in no book."""
+        if self._sink is None:
+            self._books.count("dropped", len(table) - created, "no exporter")
+            return
+        for batch in encode_batches(table):
+            acknowledged = int(np.count_nonzero(batch.rows >= created))
+            self._sink.offer(Payload("traces", batch.data, acknowledged))
+
+    def _tell(self, step: AssembledStep, incidents: list[Incident], now: float) -> None:
+        new = {incident.id for incident in incidents if self._journal.is_new(incident)}
+        for incident in incidents:
+            self._measurements.incident(step.instance, incident, new=incident.id in new)
+        changed = self._journal.changed(incidents, now)
+        for incident in changed:
+            logger.info("instance %s: %s", step.instance or "?", summary_of(incident))
+        if self._sink is None or not changed:
+            return
+        resource = {semconv.SERVICE_NAME: "kat", semconv.INSTANCE_ID: step.instance}
+        events = [_log_event(incident) for incident in changed]
+        self._sink.offer(Payload("logs", encode_logs(resource, events)))
+
+    def _send_metrics(self) -> None:
+        if self._sink is not None:
+            data = self._measurements.encode(self._books, time.time_ns())
+            self._sink.offer(Payload("metrics", data))
+
+
+def _unjudged(step: AssembledStep, error: Exception) -> Report:
+    table = step.table
+    resolution = max(resource.resolution_ns for resource in table.resources)
+    ranks = [int(rank) for rank in np.unique(table.rank)]
+    return Report(
+        source=Source(
+            files=[],
+            ranks=ranks,
+            world_size=None,
+            resolution_ns=resolution,
+            clock=Clock(state="unaligned", max_offset_ns=0),
+        ),
+        coverage=Coverage(
+            spans=len(table),
+            kernels=int(np.count_nonzero(table.on_gpu)),
+            aligned=0,
+            unmatched=0,
+            notes=[],
+        ),
+        steps=[],
+        incidents=[],
+        abstained=Abstention(reason="internal error", detail=f"{type(error).__name__}: {error}"),
+    )
+
+
+def _completeness(step: AssembledStep) -> str:
+    """Returns what the step lacks, in a sentence; ``""`` if nothing."""
+    if step.ending == "complete":
+        return ""
+    if step.missing_ranks:
+        missing = f"ranks {', '.join(map(str, step.missing_ranks[:16]))} did not close the step"
+    elif step.missing_count > 0:
+        missing = f"{step.missing_count} rank(s) did not close the step"
+    else:
+        missing = "the workers did not say how many ranks the step has"
+    why = {"waited": "after decision_wait", "limit": "early, memory limit", "shutdown": "at stop"}
+    return f"judged incomplete ({why[step.ending]}): {missing}"
+
+
+def _log_event(incident: Incident) -> LogEvent:
+    span = incident.spans[0] if incident.spans else None
+    return LogEvent(
+        name=semconv.EVENT_INCIDENT,
+        time_ns=incident.last_seen,
+        observed_ns=time.time_ns(),
+        body=summary_of(incident),
+        attributes=incident_attributes(incident),
+        warning=incident.page and incident.status != "resolved",
+        trace_id=bytes.fromhex(span.trace_id) if span else b"",
+        span_id=bytes.fromhex(span.span_id) if span else b"",
+    )

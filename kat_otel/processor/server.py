@@ -1,0 +1,186 @@
+"""Starts and stops the processor: receiver, judging thread, exporter, health."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from kat_otel.config import Config
+from kat_otel.errors import KatError
+from kat_otel.processor.exporter import Exporter
+from kat_otel.processor.health import HealthServer
+from kat_otel.processor.intake import Intake
+from kat_otel.processor.pipeline import Judge, Pipeline
+from kat_otel.processor.receiver import Receiver
+from kat_otel.spans import SpanTable
+from kat_otel.telemetry import Books
+from kat_otel.verdict import Report
+
+__all__ = ["Processor", "ProcessorFailedError"]
+
+logger = logging.getLogger(__name__)
+
+
+class ProcessorFailedError(KatError):
+    """The judging thread died; its exception is the cause. What it held was not forwarded."""
+
+
+class Processor:
+    """``kat process``, also for embedding.
+
+    A context manager: ``with Processor(config, on_report=show) as processor: processor.port``.
+
+    Args:
+        config: all settings. Port 0 listens on a free port; ``exporter.endpoint`` None exports
+            nothing.
+        on_report: called with every judged step's report and spans, in the judging thread.
+        judge: makes the judge of a new instance; TTAD's detector by default.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        on_report: Callable[[Report, SpanTable], None] | None = None,
+        judge: Callable[[], Judge] | None = None,
+    ) -> None:
+        self.books = Books()
+        self._config = config
+        self._clock = time.monotonic
+        self._intake = Intake(config.receiver.queue_size_mib * 2**20)
+        self._receiver = Receiver(config.receiver, self._intake, self.books, self._clock)
+        endpoint = config.exporter.endpoint
+        self._exporter = Exporter(config.exporter, self.books) if endpoint else None
+        self._pipeline = Pipeline(
+            config,
+            judge or _detector,
+            self._exporter,
+            self.books,
+            on_report=on_report,
+            now=self._clock(),
+        )
+        self._health: HealthServer | None = None
+        self._failure: Exception | None = None
+        self._ended = threading.Event()  # set when the judging thread has ended, for any reason
+        self._thread = threading.Thread(target=self._run, name="kat-judge", daemon=True)
+        self._started = False
+
+    @property
+    def port(self) -> int:
+        """The port that receives OTLP over gRPC."""
+        return self._receiver.port
+
+    @property
+    def health_port(self) -> int | None:
+        """The port that answers health checks, if one is configured."""
+        return self._health.port if self._health else None
+
+    def start(self) -> None:
+        """Starts everything.
+
+        Raises:
+            ConfigError: a port or certificate of the settings cannot be used.
+        """
+        if self._config.health.endpoint:
+            self._health = HealthServer(self._config.health.endpoint, self._state)
+        self._receiver.start()
+        if self._exporter:
+            self._exporter.start()
+        self._thread.start()
+        self._started = True
+        where = self._config.exporter.endpoint or "nowhere"
+        logger.info("receiving OTLP on port %d, exporting to %s", self.port, where)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits for the judging thread to end by itself, which is a failure.
+
+        Returns:
+            False if ``timeout`` seconds passed and all is well.
+
+        Raises:
+            ProcessorFailedError: it died.
+        """
+        ended = self._ended.wait(timeout)
+        if self._failure is not None:
+            raise ProcessorFailedError(f"judging failed: {self._failure!r}") from self._failure
+        return ended
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Takes nothing new, judges and sends what was acknowledged, logs the books.
+
+        Args:
+            timeout: seconds for all of it; ``shutdown_timeout`` of the settings if None. What
+                is not sent by then is dropped and counted.
+        """
+        if not self._started:
+            return
+        self._started = False
+        deadline = self._clock() + (self._config.shutdown_timeout if timeout is None else timeout)
+
+        def left() -> float:
+            return max(0.0, deadline - self._clock())
+
+        self._intake.close()  # new requests get UNAVAILABLE while those under way finish
+        self._receiver.stop(left() / 4)
+        self._thread.join(left() / 2)
+        if self._thread.is_alive():
+            logger.error("stopping: judging did not end in time, what it holds is lost")
+        if self._exporter:
+            self._exporter.stop(left())
+        if self._health:
+            self._health.stop()
+        logger.info("stopped; spans: %s", self.books.balance())
+
+    def _state(self) -> tuple[bool, dict[str, object]]:
+        healthy = self._failure is None and not self._intake.closed
+        balance = self.books.balance()
+        counts = {"spans": dict(balance.counts), "pending": balance.pending}
+        return healthy, {**counts, "events": self.books.marks()}
+
+    def _run(self) -> None:
+        try:
+            while not self._intake.ended:
+                self._turn()
+            self._pipeline.finish(self._clock())
+        except Exception as error:
+            # Nothing may be acknowledged that nobody judges: close, and let wait() tell.
+            logger.exception("judging failed")
+            self._failure = error
+            self._intake.close()
+        finally:
+            self._ended.set()
+
+    def _turn(self) -> None:
+        due = self._pipeline.next_due()
+        wait = None if math.isinf(due) and due > 0 else max(0.0, due - self._clock())
+        batch = self._intake.take(wait)
+        if batch is None:
+            self._pipeline.advance(self._clock())
+            return
+        # Deadlines run on the batches' own arrival times: a backlog in here must not make
+        # steps look incomplete whose spans are waiting in the queue.
+        self._pipeline.take(batch)
+        self._intake.done(batch)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def _detector() -> Judge:
+    from kat_otel.ttad import Detector  # noqa: PLC0415 - loads what a stand-in judge need not
+
+    return Detector()

@@ -1,0 +1,268 @@
+"""The whole processor over real gRPC: spans in, judged steps out, the books balanced."""
+
+import json
+
+import grpc
+import pytest
+
+from kat_otel import identity, semconv
+from kat_otel.config import AssemblerConfig, Config, ExporterConfig, ReceiverConfig, TracesConfig
+from kat_otel.otlp import encode_traces
+from kat_otel.otlp.rest import events_of
+from kat_otel.processor.retry_info import DETAILS_KEY, read_retry_delay
+from kat_otel.processor.server import Processor
+from kat_otel.spans import SpanKind
+
+
+def config(port: int | None, **sections) -> Config:
+    settings = {
+        "receiver": ReceiverConfig(endpoint="127.0.0.1:0"),
+        "exporter": ExporterConfig(endpoint=f"127.0.0.1:{port}" if port else None),
+    }
+    return Config(**settings | sections)
+
+
+def send(export, *tables) -> None:
+    for table in tables:
+        for data in encode_traces(table):
+            export(data, timeout=20)
+
+
+def balanced(processor: Processor) -> dict[str, int]:
+    balance = processor.books.balance()
+    assert balance.pending == 0, str(balance)
+    return dict(balance.counts)
+
+
+def test_a_slow_kernel_is_marked_and_carries_the_report(fleet, backend, connect, judge_class):
+    reports = []
+    processor = Processor(
+        config(backend.port),
+        judge=judge_class,
+        on_report=lambda report, table: reports.append((report, table)),
+    )
+    with processor:
+        send(connect(processor.port), *fleet.step(1), *fleet.step(2, rank2=5_000_000))
+        backend.wait_for(lambda: len(backend.tables) >= 2 or len(backend.spans) >= 50)
+    assert [report.steps[0].step for report, _ in reports] == [1, 2]
+    assert reports[1][0].incidents[0].culprit.ranks == [2]
+    assert reports[1][0].instance.id == "llama"
+    spans = backend.spans
+    healthy, bad = (spans.take(spans.step == step) for step in (1, 2))
+    # A healthy step leaves as its root and one span a rank, and says what was left out.
+    assert sorted(healthy.kind.tolist()) == [SpanKind.STEP] + [SpanKind.WORKER_STEP] * 4
+    root = int((healthy.kind == SpanKind.STEP).argmax())
+    assert healthy.attributes[root][semconv.REDUCED_COUNT] == 40
+    assert healthy.span_id[root] == identity.root_span_id(healthy.trace_lo[:1])[0]
+    # The step with the incident leaves whole; every span hangs below the root.
+    assert len(bad) == 1 + 4 * 11
+    assert (bad.parent < 0).sum() == 1
+    culprits = [row for row, said in bad.attributes.items() if said.get(semconv.ROLE) == "culprit"]
+    assert len(culprits) == 1
+    row = culprits[0]
+    assert (bad.rank[row], bad.name_of(row)) == (2, "void gemm_2<float>(int)")
+    assert bad.attributes[row][semconv.ANOMALOUS] is True
+    assert bad.attributes[row][semconv.EXPECTED_NS] == 1_000_000
+    (event,) = events_of(bad.attributes[row])
+    assert event.name == semconv.EVENT_INCIDENT
+    assert json.loads(event.attributes[semconv.REPORT])["culprit"]["ranks"] == [2]
+    root = int((bad.kind == SpanKind.STEP).argmax())
+    assert events_of(bad.attributes[root])[0].attributes[semconv.SUMMARY].startswith("rank 2")
+    assert balanced(processor) == {"acknowledged": 88, "forwarded": 48, "summarised": 40}
+
+
+def test_incidents_leave_as_log_events_and_as_metrics(fleet, backend, connect, judge_class):
+    with Processor(config(backend.port), judge=judge_class) as processor:
+        export = connect(processor.port)
+        for step in range(4):
+            send(export, *fleet.step(step, rank1=5_000_000))
+    records = [
+        record
+        for request in backend.logs
+        for record in request.resource_logs[0].scope_logs[0].log_records
+    ]
+    # Four steps of one incident are two events: it opened, it goes on.
+    said = [{a.key: a.value for a in record.attributes} for record in records]
+    assert [s[semconv.STATUS].string_value for s in said] == ["open", "ongoing"]
+    assert {record.event_name for record in records} == {semconv.EVENT_INCIDENT}
+    assert "rank 1" in records[0].body.string_value
+    report = json.loads(said[0][semconv.REPORT].string_value)
+    assert records[0].span_id.hex() == report["spans"][0]["span_id"]
+    metrics = {
+        metric.name: metric
+        for metric in backend.metrics[-1].resource_metrics[0].scope_metrics[0].metrics
+    }
+    duration = metrics[semconv.METRIC_STEP_DURATION].histogram.data_points[0]
+    assert duration.count == 4
+    assert 0.03 < duration.sum < 0.06
+    incident = metrics[semconv.METRIC_INCIDENTS].sum.data_points[0]
+    labels = {a.key: a.value for a in incident.attributes}
+    assert (incident.as_int, labels[semconv.RANK].int_value) == (1, 1)
+    assert labels[semconv.COMPONENT].string_value == "gpu_compute"
+    assert metrics[semconv.METRIC_IMPACT].gauge.data_points[0].as_double == pytest.approx(0.005)
+
+
+def test_a_poison_request_is_refused_for_good_and_the_good_ones_around_it_are_judged(
+    fleet, backend, connect, judge_class
+):
+    with Processor(config(backend.port), judge=judge_class) as processor:
+        export = connect(processor.port)
+        first, *others = fleet.step(0)
+        send(export, first)
+        with pytest.raises(grpc.RpcError) as caught:
+            export(b"\xff\xff\xff", timeout=20)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "3 bytes" in caught.value.details()
+        send(export, *others)
+    assert processor.books.marked("steps complete") == 1
+    assert balanced(processor)["acknowledged"] == 44
+
+
+def test_single_bad_spans_are_told_in_the_partial_success(fleet, connect, judge_class):
+    with Processor(config(None), judge=judge_class) as processor:
+        table = fleet.rank(0, 0)
+        ids = table.span_id.copy()
+        ids[3] = 0
+        response = connect(processor.port)(
+            b"".join(encode_traces(table.with_columns(span_id=ids))), timeout=20
+        )
+    assert response.partial_success.rejected_spans == 1
+    assert "spans[3]" in response.partial_success.error_message
+    counts = balanced(processor)
+    assert (counts["acknowledged"], counts["invalid"]) == (10, 1)
+
+
+def test_an_oversize_request_is_refused_for_good(connect, judge_class):
+    receiver = ReceiverConfig(endpoint="127.0.0.1:0", max_recv_msg_size_mib=1)
+    with (
+        Processor(config(None, receiver=receiver), judge=judge_class) as processor,
+        pytest.raises(grpc.RpcError) as caught,
+    ):
+        connect(processor.port)(bytes(2 * 2**20), timeout=20)
+    # Without RetryInfo senders take this for permanent, as they should.
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_overload_is_unavailable_with_the_time_to_wait(fleet, connect, judge_class):
+    import threading
+
+    entered, go_on = threading.Event(), threading.Event()
+
+    class StuckJudge(judge_class):
+        def judge(self, table):
+            entered.set()
+            assert go_on.wait(20)
+            return super().judge(table)
+
+    receiver = ReceiverConfig(endpoint="127.0.0.1:0", queue_size_mib=1, retry_after=2.5)
+    with Processor(config(None, receiver=receiver), judge=StuckJudge) as processor:
+        export = connect(processor.port)
+        send(export, *fleet.step(0))
+        assert entered.wait(20)
+        one = b"".join(encode_traces(fleet.rank(0, 1)))
+        answers = [export.future(one, timeout=20) for _ in range(2 * 2**20 // len(one))]
+        refused = [answer.exception() for answer in answers if answer.exception()]
+        go_on.set()
+    assert 0 < len(refused) < len(answers)
+    caught = refused[0]
+    assert caught.code() is grpc.StatusCode.UNAVAILABLE
+    details = dict(caught.trailing_metadata())[DETAILS_KEY]
+    assert read_retry_delay(details) == 2.5
+    counts = balanced(processor)
+    assert counts["dropped:repeated"] > 0
+
+
+def test_an_incomplete_step_is_judged_after_the_wait_and_names_the_missing_rank(
+    fleet, backend, connect, judge_class
+):
+    reports = []
+    quick = AssemblerConfig(decision_wait=0.2)
+    with Processor(
+        config(backend.port, assembler=quick),
+        judge=judge_class,
+        on_report=lambda report, _: reports.append(report),
+    ) as processor:
+        export = connect(processor.port)
+        tables = fleet.step(0)
+        send(export, *tables[:3])
+        backend.wait_for(lambda: backend.tables)
+        send(export, tables[3])
+        backend.wait_for(lambda: len(backend.spans) == 5)
+    assert "ranks 3 did not close the step" in reports[0].coverage.notes[0]
+    spans = backend.spans
+    late = [row for row, said in spans.attributes.items() if said.get(semconv.LATE)]
+    assert [(int(spans.rank[row]), SpanKind(spans.kind[row])) for row in late] == [
+        (3, SpanKind.WORKER_STEP)
+    ]
+    assert balanced(processor) == {"acknowledged": 44, "forwarded": 4, "summarised": 40}
+
+
+def test_foreign_spans_pass_unchanged(fleet, backend, connect, judge_class):
+    foreign = fleet.rank(-1, 0)
+    with Processor(config(backend.port), judge=judge_class) as processor:
+        send(connect(processor.port), foreign)
+        backend.wait_for(lambda: backend.tables)
+    assert backend.spans.span_id.tolist() == foreign.span_id.tolist()
+    assert balanced(processor) == {"acknowledged": 11, "forwarded": 11}
+
+
+def test_at_stop_what_was_acknowledged_is_judged_and_sent(fleet, backend, connect, judge_class):
+    slow_to_decide = AssemblerConfig(decision_wait=3600)
+    with Processor(config(backend.port, assembler=slow_to_decide), judge=judge_class) as processor:
+        send(connect(processor.port), *fleet.step(0)[:2])
+    assert len(backend.spans) == 3
+    assert balanced(processor) == {"acknowledged": 22, "forwarded": 2, "summarised": 20}
+
+
+def test_a_step_that_the_judge_cannot_stomach_leaves_unjudged_and_the_next_is_judged(
+    fleet, backend, connect, judge_class
+):
+    class Choosy(judge_class):
+        def judge(self, table):
+            if int(table.step.max()) == 0:
+                raise ZeroDivisionError
+            return super().judge(table)
+
+    reports = []
+    with Processor(
+        config(backend.port), judge=Choosy, on_report=lambda report, _: reports.append(report)
+    ) as processor:
+        send(connect(processor.port), *fleet.step(0), *fleet.step(1))
+    assert reports[0].abstained.reason == "internal error"
+    assert reports[1].abstained is None
+    assert balanced(processor)["forwarded"] == 8
+
+
+def test_a_lasting_incident_leaves_a_few_whole_steps_and_then_summaries(
+    fleet, backend, connect, judge_class
+):
+    traces = TracesConfig(whole_steps_per_incident=2)
+    with Processor(config(backend.port, traces=traces), judge=judge_class) as processor:
+        export = connect(processor.port)
+        for step in range(5):
+            send(export, *fleet.step(step, rank0=5_000_000))
+    spans = backend.spans
+    sizes = [int((spans.step == step).sum()) for step in range(5)]
+    # Cited spans stay in a summary too, with their ancestors: a launch and a kernel.
+    assert sizes == [45, 45, 7, 7, 7]
+    balanced(processor)
+
+
+def test_health_tells_the_books(fleet, connect, judge_class):
+    import urllib.error
+    import urllib.request
+
+    from kat_otel.config import HealthConfig
+
+    health = HealthConfig(endpoint="127.0.0.1:0")
+    with Processor(config(None, health=health), judge=judge_class) as processor:
+        send(connect(processor.port), *fleet.step(0))
+        url = f"http://127.0.0.1:{processor.health_port}"
+        with urllib.request.urlopen(f"{url}/healthz", timeout=20) as response:
+            said = json.load(response)
+        assert said["healthy"] is True
+        assert said["spans"]["acknowledged"] == 44
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(f"{url}/other", timeout=20)
+        caught.value.close()
+        assert caught.value.code == 404
