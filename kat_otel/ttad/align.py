@@ -1,0 +1,261 @@
+"""Which spans of different ranks are the same work: identity = stream, kernel family, ordinal.
+
+The GPU work of each rank is a sequence per stream. Ranks of one symmetry class mostly run
+equal sequences, so equal ones are matched as a whole and only the distinct ones are aligned,
+as sequences, to the commonest. What stays unmatched is counted, never guessed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kat_otel.kernels import Semantics, family
+from kat_otel.spans import SpanTable
+
+__all__ = ["Alignment", "align", "place"]
+
+_MISSING = -1
+_MAX_DIFF = 6000
+"""Longest stretch aligned as a sequence; beyond it a quadratic method is no longer bounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """The GPU work of one step as a dense array node x rank.
+
+    Attributes:
+        ranks: the ranks, int32 ``(R,)``, ascending.
+        rows: row of the table for each node and rank, int64 ``(N, R)``, -1 where absent.
+        stream: stream class of each node, int32 ``(N,)``; equal numbers run in order.
+        family: index into ``families``, int32 ``(N,)``.
+        semantics: :class:`Semantics` of each node, uint8 ``(N,)``.
+        families: names of the kernel families.
+        shape: hash of each node's grid and block, int64 ``(N,)``: the covariates of its work.
+        peers: symmetry class of each rank, int32 ``(R,)``.
+        matched: spans that have a counterpart on another rank (all spans if R is 1).
+        total: GPU spans of the step.
+    """
+
+    ranks: NDArray[np.int32]
+    rows: NDArray[np.int64]
+    stream: NDArray[np.int32]
+    family: NDArray[np.int32]
+    semantics: NDArray[np.uint8]
+    families: tuple[str, ...]
+    shape: NDArray[np.int64]
+    peers: NDArray[np.int32]
+    matched: int
+    total: int
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Whether the rank has the node, bool ``(N, R)``."""
+        return self.rows >= 0
+
+    def signature(self) -> tuple[bytes, bytes]:
+        """Returns what two steps share when their nodes mean the same work of the same size."""
+        names = np.array([hash(self.families[f]) for f in self.family.tolist()], dtype=np.int64)
+        return self.stream.tobytes(), (names ^ self.shape).tobytes()
+
+
+def align(table: SpanTable, meaning: NDArray[np.uint8]) -> Alignment:
+    """Aligns the GPU work of one step.
+
+    Args:
+        table: spans of one step of one instance, any number of ranks.
+        meaning: collective semantics of every span, uint8 ``(n,)``, from ``kernels.classify``.
+    """
+    gpu = np.flatnonzero(table.on_gpu)
+    family_of, families = _families(table, gpu)
+    rank_of = table.rank[gpu]
+    ranks = np.unique(rank_of).astype(np.int32)
+    order = np.lexsort((table.start_ns[gpu], table.stream[gpu], rank_of))
+    rows, tokens = gpu[order].astype(np.int64), family_of[order]
+    streams, owners = table.stream[gpu][order], rank_of[order]
+
+    lanes: list[dict[int, tuple[NDArray[np.int64], NDArray[np.int32]]]] = []
+    for rank in ranks:
+        mine = slice(*np.searchsorted(owners, [rank, rank + 1]))
+        cuts = np.flatnonzero(np.diff(streams[mine], prepend=streams[mine][:1] - 1))
+        ends = np.append(cuts[1:], mine.stop - mine.start)
+        lanes.append(
+            {
+                int(streams[mine][a]): (rows[mine][a:b], tokens[mine][a:b])
+                for a, b in zip(cuts.tolist(), ends.tolist(), strict=True)
+            }
+        )
+    reference = _commonest(lanes)
+    columns = [_match_streams(lanes[reference], lane) for lane in lanes]
+    node_rows: list[NDArray[np.int64]] = []
+    node_family: list[NDArray[np.int32]] = []
+    node_stream: list[NDArray[np.int32]] = []
+    for stream_class in range(max((max(c, default=-1) for c in columns), default=-1) + 1):
+        sequences = [c.get(stream_class) for c in columns]
+        merged_rows, merged_family = _align_stream(sequences, reference)
+        node_rows.append(merged_rows)
+        node_family.append(merged_family)
+        node_stream.append(np.full(len(merged_family), stream_class, np.int32))
+    all_rows = np.concatenate([np.empty((0, len(ranks)), np.int64), *node_rows])
+    all_family = np.concatenate([np.empty(0, np.int32), *node_family])
+    count = (all_rows >= 0).sum(axis=1)
+    matched = int(count[count > 1].sum()) if len(ranks) > 1 else int(count.sum())
+    some = all_rows.max(axis=1, initial=_MISSING)
+    return Alignment(
+        ranks=ranks,
+        rows=all_rows,
+        stream=np.concatenate([np.empty(0, np.int32), *node_stream]),
+        family=all_family,
+        semantics=meaning[some] if len(some) else np.empty(0, np.uint8),
+        families=families,
+        shape=_launch_shapes(table, some),
+        peers=_peers(table, ranks, all_rows),
+        matched=matched,
+        total=len(gpu),
+    )
+
+
+def _families(
+    table: SpanTable, gpu: NDArray[np.intp]
+) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+    """Family of every GPU span, by way of the distinct names only."""
+    names, inverse = np.unique(table.name[gpu], return_inverse=True)
+    index: dict[str, int] = {}
+    of_name = [index.setdefault(family(table.text(int(n))), len(index)) for n in names]
+    return np.array(of_name, np.int32)[inverse].astype(np.int32), tuple(index)
+
+
+def _launch_shapes(table: SpanTable, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    hashes = np.array([hash(text) for text in table.strings], np.int64)
+    return hashes[table.grid[rows]] ^ (hashes[table.block[rows]] << np.int64(1))
+
+
+def _commonest(lanes: list[dict[int, tuple[NDArray[np.int64], NDArray[np.int32]]]]) -> int:
+    """The rank whose whole work most ranks share; among equals the one of median length."""
+    keys = [tuple(sorted(t.tobytes() for _, t in lane.values())) for lane in lanes]
+    votes = [keys.count(key) for key in keys]
+    if not votes:
+        return 0
+    lengths = np.array([sum(len(r) for r, _ in lane.values()) for lane in lanes])
+    middle = np.abs(lengths - np.median(lengths))
+    return min(range(len(keys)), key=lambda i: (-votes[i], middle[i], i))
+
+
+def _match_streams(
+    reference: dict[int, tuple[NDArray[np.int64], NDArray[np.int32]]],
+    lane: dict[int, tuple[NDArray[np.int64], NDArray[np.int32]]],
+) -> dict[int, tuple[NDArray[np.int64], NDArray[np.int32]]]:
+    """Maps a rank's streams to the reference's by what runs on them; ids differ between ranks."""
+    bags = [np.bincount(t) for _, t in reference.values()]
+    ids = list(reference)
+    scored: list[tuple[int, bool, int, int]] = []
+    for stream, (_, tokens) in lane.items():
+        mine = np.bincount(tokens)
+        for at, bag in enumerate(bags):
+            width = min(len(bag), len(mine))
+            shared = int(np.minimum(bag[:width], mine[:width]).sum())
+            scored.append((shared, stream == ids[at], -at, stream))
+    result: dict[int, tuple[NDArray[np.int64], NDArray[np.int32]]] = {}
+    used: set[int] = set()
+    for shared, _, minus_at, stream in sorted(scored, reverse=True):
+        if shared and -minus_at not in result and stream not in used:
+            result[-minus_at] = lane[stream]
+            used.add(stream)
+    spare = len(ids)
+    for stream in lane:  # streams that the reference has not: classes of their own
+        if stream not in used:
+            result[spare] = lane[stream]
+            spare += 1
+    return result
+
+
+def _align_stream(
+    sequences: list[tuple[NDArray[np.int64], NDArray[np.int32]] | None], reference: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Star alignment of one stream: everyone against the reference rank's sequence.
+
+    Returns:
+        Rows int64 ``(N, R)`` and families int32 ``(N,)`` in the order of execution.
+    """
+    base = sequences[reference]
+    if base is None:
+        base = max((s for s in sequences if s is not None), key=lambda s: len(s[1]))
+    target = base[1]
+    known: dict[bytes, NDArray[np.int64]] = {}
+    places: list[NDArray[np.int64]] = []
+    extra: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
+    for rank, sequence in enumerate(sequences):
+        if sequence is None:
+            places.append(np.empty(0, np.int64))
+            continue
+        key = sequence[1].tobytes()
+        if key not in known:
+            known[key] = place(target, sequence[1])
+        spot = known[key]
+        places.append(spot)
+        ordinal: dict[tuple[int, int], int] = {}
+        gaps = np.maximum.accumulate(spot) + 1
+        for at in np.flatnonzero(spot < 0).tolist():  # few: work that only some ranks have
+            gap, token = int(gaps[at]), int(sequence[1][at])
+            nth = ordinal[gap, token] = ordinal.get((gap, token), -1) + 1
+            extra.setdefault((gap, token, nth), []).append((rank, int(sequence[0][at])))
+    core = np.full((len(target), len(sequences)), _MISSING, np.int64)
+    for rank, sequence in enumerate(sequences):
+        if sequence is not None:
+            hit = places[rank] >= 0
+            core[places[rank][hit], rank] = sequence[0][hit]
+    if not extra:
+        return core, target
+    keys = sorted(extra)
+    added = np.full((len(keys), len(sequences)), _MISSING, np.int64)
+    for at, one in enumerate(keys):
+        for rank, row in extra[one]:
+            added[at, rank] = row
+    at_gap = np.array([k[0] for k in keys])
+    tokens = np.array([k[1] for k in keys], np.int32)
+    return np.insert(core, at_gap, added, axis=0), np.insert(target, at_gap, tokens)
+
+
+def place(target: NDArray[np.int32], own: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Aligns two sequences: position in ``target`` of each element of ``own``, or -1."""
+    spot = np.full(len(own), _MISSING, np.int64)
+    shortest = min(len(own), len(target))
+    same = own[:shortest] == target[:shortest]
+    head = shortest if same.all() else int(np.argmin(same))
+    spot[:head] = np.arange(head)
+    left = shortest - head
+    same = own[len(own) - left :][::-1] == target[len(target) - left :][::-1]
+    tail = left if same.all() else int(np.argmin(same))
+    spot[len(own) - tail :] = np.arange(len(target) - tail, len(target))
+    a, b = target[head : len(target) - tail], own[head : len(own) - tail]
+    if len(a) and len(b) and max(len(a), len(b)) <= _MAX_DIFF:
+        matcher = SequenceMatcher(None, a.tolist(), b.tolist(), autojunk=False)
+        for block in matcher.get_matching_blocks():
+            spot[head + block.b : head + block.b + block.size] = head + np.arange(
+                block.a, block.a + block.size
+            )
+    return spot
+
+
+def _peers(
+    table: SpanTable, ranks: NDArray[np.int32], rows: NDArray[np.int64]
+) -> NDArray[np.int32]:
+    """Symmetry classes: the same pipeline stage where known, else mostly the same work."""
+    stage = {r.rank: r.pp for r in table.resources}
+    if len({stage[int(r)] for r in ranks}) > 1:
+        stages = sorted({stage[int(r)] for r in ranks})
+        return np.array([stages.index(stage[int(r)]) for r in ranks], np.int32)
+    present = (rows >= 0).astype(np.float64)
+    own = present.sum(axis=0)
+    shared = present.T @ present
+    alike = shared >= 0.5 * np.minimum(own[:, None], own[None, :])
+    classes = np.full(len(ranks), -1, np.int32)
+    count = 0
+    for rank in range(len(ranks)):
+        if classes[rank] < 0:
+            classes[(classes < 0) & alike[rank]] = count
+            count += 1
+    return classes

@@ -1,0 +1,209 @@
+"""TTAD put together: the order of the steps, for one step online and for whole files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import array_api_compat.numpy as numpy_xp
+import numpy as np
+
+from kat_otel.kernels import classify
+from kat_otel.spans import SpanTable
+from kat_otel.ttad.align import Alignment, align
+from kat_otel.ttad.durations import durations
+from kat_otel.ttad.features import Features, features, shift_clocks
+from kat_otel.ttad.groups import group_changes
+from kat_otel.ttad.history import Expectation, History
+from kat_otel.ttad.incidents import Judged, Tracker, change_incident, suspect_incident
+from kat_otel.ttad.lateness import lateness
+from kat_otel.ttad.meetings import clock_offsets, meetings
+from kat_otel.ttad.settings import Settings
+from kat_otel.ttad.summary import (
+    abstention,
+    instance_of,
+    judgement_notes,
+    merge_clocks,
+    source_of,
+)
+from kat_otel.ttad.suspects import suspects
+from kat_otel.verdict import Abstention, Clock, Coverage, Incident, Report, Step
+
+__all__ = ["Detector", "analyze"]
+
+
+class Detector:
+    """Judges the steps of one instance in order; keeps their history and the life of incidents.
+
+    Args:
+        settings: thresholds.
+        baseline: a healthy recording of the same work: believed at once, where history has
+            to be gathered first.
+        xp: array namespace for the statistics (``array_api_compat.numpy`` if not given).
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        baseline: SpanTable | None = None,
+        xp: Any = numpy_xp,
+    ) -> None:
+        self._settings = settings or Settings()
+        self._xp = xp
+        self._history = History(self._settings.history_steps)
+        self._baseline: History | None = None
+        self._tracker = Tracker(self._settings)
+        if baseline is not None:
+            self._baseline = History(self._settings.history_steps)
+            for step in np.unique(baseline.step).tolist():
+                self._learn(baseline.take(baseline.step == step))
+
+    def judge(self, table: SpanTable) -> Report:
+        """Judges one complete step.
+
+        Args:
+            table: the spans of all ranks of the step.
+
+        Returns:
+            A report whose incidents are those that this step touched or resolved.
+        """
+        table, meaning = classify(table, self._settings.collectives)
+        alignment = align(table, meaning)
+        step = int(table.step[0]) if len(table) else -1
+        measured = features(table, alignment)
+        offset, clock = clock_offsets(measured, alignment)
+        if offset.any():
+            measured = shift_clocks(measured, offset)
+        reason = abstention(table, alignment, measured, self._settings)
+        incidents: list[Incident] = []
+        if reason is None and alignment.total:
+            incidents = self._incidents(table, step, meaning, alignment, measured)
+        length = float((measured.finish - measured.begin).max(initial=0.0))
+        touched = self._tracker.update(incidents, length)
+        notes = judgement_notes(table, alignment, measured, clock, self._settings)
+        return _report(table, step, alignment, measured, clock, touched, notes, reason)
+
+    def _incidents(
+        self,
+        table: SpanTable,
+        step: int,
+        meaning: np.ndarray[Any, Any],
+        alignment: Alignment,
+        measured: Features,
+    ) -> list[Incident]:
+        settings, xp = self._settings, self._xp
+        met = meetings(table, measured, alignment)
+        late = lateness(met, alignment, measured, settings, xp=xp)
+        usual = self._expectation(alignment)
+        few = len(alignment.ranks) <= 2 and usual is not None
+        work = durations(
+            table, measured, alignment, usual.duration if few and usual else None, settings, xp=xp
+        )
+        judged = Judged(table, step, alignment, measured, met, late, work)
+        blamed = suspects(met, late, work, measured, alignment, settings)
+        changed = group_changes(met, measured, alignment, usual, settings)
+        if not blamed and not changed:
+            self._history.remember(alignment, measured, met)
+        incidents = [suspect_incident(s, judged, settings) for s in blamed]
+        incidents += [change_incident(c, judged, settings) for c in changed]
+        return sorted(incidents, key=lambda i: -i.impact_ns)
+
+    def _expectation(self, alignment: Alignment) -> Expectation | None:
+        if self._baseline is not None:
+            return self._baseline.expect(alignment, mapped=True)
+        usual = self._history.expect(alignment)
+        return usual if usual and usual.steps >= self._settings.min_history else None
+
+    def _learn(self, table: SpanTable) -> None:
+        table, meaning = classify(table, self._settings.collectives)
+        alignment = align(table, meaning)
+        measured = features(table, alignment)
+        offset, _ = clock_offsets(measured, alignment)
+        measured = shift_clocks(measured, offset)
+        assert self._baseline is not None
+        self._baseline.remember(alignment, measured, meetings(table, measured, alignment))
+
+
+def analyze(
+    table: SpanTable,
+    *,
+    baseline: SpanTable | None = None,
+    files: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    settings: Settings | None = None,
+    xp: Any = numpy_xp,
+) -> Report:
+    """Judges whole recordings: every step in order, incidents merged over their life.
+
+    Args:
+        table: spans of one instance, any number of ranks and steps.
+        baseline: a healthy recording of the same work.
+        files: names of the sources, for the report.
+        notes: what the readers had to say.
+        settings: thresholds.
+        xp: array namespace for the statistics.
+    """
+    detector = Detector(settings, baseline=baseline, xp=xp)
+    reports: list[Report] = []
+    for step in np.unique(table.step[table.on_gpu]).tolist():
+        reports.append(detector.judge(table.take(table.step == step)))
+    if not reports:
+        reports = [detector.judge(table)]
+    latest: dict[str, Incident] = {}
+    for report in reports:
+        latest.update({i.id: i for i in report.incidents})
+    said = list(dict.fromkeys([*notes, *(n for r in reports for n in r.coverage.notes)]))
+    abstained = [r.abstained for r in reports]
+    source = source_of(table, merge_clocks([r.source.clock for r in reports]))
+    source.files = list(files)
+    return Report(
+        instance=instance_of(table),
+        source=source,
+        coverage=Coverage(
+            spans=len(table),
+            kernels=sum(r.coverage.kernels for r in reports),
+            aligned=sum(r.coverage.aligned for r in reports),
+            unmatched=sum(r.coverage.unmatched for r in reports),
+            notes=said,
+        ),
+        steps=[s for r in reports for s in r.steps],
+        incidents=sorted(latest.values(), key=lambda i: -i.impact_ns),
+        abstained=abstained[0] if all(abstained) else None,
+    )
+
+
+def _report(
+    table: SpanTable,
+    step: int,
+    alignment: Alignment,
+    measured: Features,
+    clock: Clock,
+    incidents: list[Incident],
+    notes: list[str],
+    reason: Abstention | None,
+) -> Report:
+    begin = round(float(measured.begin.min(initial=np.inf))) if len(measured.begin) else 0
+    finish = round(float(measured.finish.max(initial=-np.inf))) if len(measured.finish) else 0
+    steps = [
+        Step(
+            step=step,
+            start_unix_nano=measured.origin_ns + begin,
+            duration_ns=finish - begin,
+            ranks=alignment.ranks.tolist(),
+        )
+    ]
+    return Report(
+        instance=instance_of(table),
+        source=source_of(table, clock),
+        coverage=Coverage(
+            spans=len(table),
+            kernels=alignment.total,
+            aligned=alignment.matched,
+            unmatched=alignment.total - alignment.matched,
+            notes=notes,
+        ),
+        steps=steps,
+        incidents=incidents,
+        abstained=reason,
+    )

@@ -1,0 +1,189 @@
+"""Kernels that take longer than they should: against peers, against repeats, against history.
+
+Expectation is, in this order of trust: the node's own history where there is enough of it,
+the leave-one-out median over the peers, and on a single rank the median of the same kernel
+with the same grid in the rank's other layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kat_otel.kernels import Semantics
+from kat_otel.spans import SpanKind, SpanTable
+from kat_otel.ttad.align import Alignment
+from kat_otel.ttad.features import Features
+from kat_otel.ttad.robust import leave_one_out_median, pooled_scale, t_tail
+from kat_otel.ttad.settings import Settings
+
+__all__ = ["Durations", "durations", "local_work"]
+
+Float = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """How kernels compare with their expectation; arrays ``(N, R)``, ns.
+
+    Attributes:
+        expected: expected duration (0 where not judged).
+        excess: duration minus expected.
+        z: excess in standard deviations of the kernel.
+        p: chance of it without a cause.
+        judged: an expectation and a scale exist.
+        rank_excess: share by which each rank's local kernels exceed expectation, ``(R,)``.
+        rank_z: the same in standard deviations, ``(R,)``.
+        rank_p: chance of it, ``(R,)``.
+        breadth: share of a rank's kernel time that lies in kernels slower than expected
+            by more than half of ``rank_excess``, ``(R,)``.
+        sided: the excess has a side: with two peers and no history it has none.
+    """
+
+    expected: Float
+    excess: Float
+    z: Float
+    p: Float
+    judged: Bool
+    rank_excess: Float
+    rank_z: Float
+    rank_p: Float
+    breadth: Float
+    sided: Bool
+
+
+def local_work(features: Features, alignment: Alignment) -> Bool:
+    """Nodes whose duration depends on their own rank alone, bool ``(N,)``."""
+    own = (features.kind == SpanKind.KERNEL) | (features.kind == SpanKind.MEMCPY)
+    return (alignment.semantics == Semantics.NONE) & own
+
+
+def durations(
+    table: SpanTable,
+    features: Features,
+    alignment: Alignment,
+    history: Float | None,
+    settings: Settings,
+    *,
+    xp: Any,
+) -> Durations:
+    """Judges the durations of one step's local kernels.
+
+    Args:
+        history: expected durations from earlier steps, ns ``(N, R)``, 0 where unknown.
+    """
+    shape = features.duration.shape
+    local = local_work(features, alignment)
+    usable = features.present & local[:, None]
+    if table.grid.any():  # other launch shapes are other work: grid and block are covariates
+        usable &= _same_shape(table, alignment)
+    expected, others = np.zeros(shape), np.zeros(shape, np.int64)
+    for one in np.unique(alignment.peers):
+        columns = np.flatnonzero(alignment.peers == one)
+        median, count = leave_one_out_median(
+            xp.asarray(features.duration[:, columns]), xp.asarray(usable[:, columns]), xp=xp
+        )
+        expected[:, columns], others[:, columns] = np.asarray(median), np.asarray(count)
+    sided = others >= 2
+    if shape[1] == 1:
+        expected, others = _repeats(table, features, alignment, usable[:, 0])
+        sided = others >= settings.min_pool
+    if history is not None:
+        known = (history > 0) & usable
+        expected = np.where(known, history, expected)
+        others = np.where(known, np.maximum(others, 1), others)
+        sided = sided | known
+    usable &= others > 0
+    excess = np.where(usable, features.duration - expected, 0.0)
+    scale, enough = _scale(excess, usable, alignment, settings, xp=xp)
+    floor = np.hypot(
+        features.resolution_ns / 2 + settings.jitter_ns, settings.relative_jitter * expected
+    )
+    usable &= enough[:, None]
+    z = np.where(usable, excess / np.hypot(scale[:, None], floor), 0.0)
+    p = np.asarray(t_tail(xp.asarray(z), settings.tail_freedom, xp=xp))
+    computing = usable & (features.kind == SpanKind.KERNEL)[:, None]
+    rank_excess, rank_z, breadth = _ranks(excess, expected, scale, computing, features)
+    rank_p = np.asarray(t_tail(xp.asarray(rank_z), settings.tail_freedom, xp=xp))
+    return Durations(
+        expected, excess, z, p, usable, rank_excess, rank_z, rank_p, breadth, sided
+    )
+
+
+def _same_shape(table: SpanTable, alignment: Alignment) -> Bool:
+    """Spans whose grid and block equal those of most peers of the node."""
+    rows = np.maximum(alignment.rows, 0)
+    shape = table.grid[rows].astype(np.int64) * len(table.strings) + table.block[rows]
+    shape = np.where(alignment.present, shape, -1)
+    ordered = np.sort(shape, axis=1)
+    count = (shape >= 0).sum(axis=1)
+    first = shape.shape[1] - count  # the absent sort to the front
+    middle = np.minimum(first + count // 2, shape.shape[1] - 1)
+    usual = np.take_along_axis(ordered, middle[:, None], axis=1)
+    return shape == usual
+
+
+def _repeats(
+    table: SpanTable, features: Features, alignment: Alignment, usable: Bool
+) -> tuple[Float, NDArray[np.int64]]:
+    """On one rank: leave-one-out median over the same kernel with the same launch shape."""
+    duration = features.duration[:, 0]
+    rows = alignment.rows[:, 0]
+    keys = np.stack([table.name[rows], table.grid[rows], table.block[rows]], axis=1)
+    _, group = np.unique(keys, axis=0, return_inverse=True)
+    group = np.where(usable, group.reshape(-1), -1)
+    order = np.lexsort((duration, group))
+    ids, first, count = np.unique(group[order], return_index=True, return_counts=True)
+    start = np.zeros(int(group.max(initial=0)) + 2, np.int64)
+    size = np.zeros_like(start)
+    start[ids], size[ids] = first, count
+    own = np.empty(len(order), np.int64)
+    own[order] = np.arange(len(order))
+    others = np.where(group >= 0, size[group] - 1, 0)
+
+    def pick(k: NDArray[np.int64]) -> Float:
+        at = start[group] + k
+        at = np.clip(np.where(at >= own, at + 1, at), 0, len(order) - 1)
+        return duration[order][at]
+
+    low, high = pick(np.maximum((others - 1) // 2, 0)), pick(others // 2)
+    return np.where(others > 0, (low + high) / 2, 0.0)[:, None], others[:, None]
+
+
+def _scale(
+    excess: Float, usable: Bool, alignment: Alignment, settings: Settings, *, xp: Any
+) -> tuple[Float, Bool]:
+    """Sigma of each node, ns ``(N,)``: of its family, lent strength by kernels of like length."""
+    families = len(alignment.families)
+    length = np.where(usable, np.abs(excess), 0.0)
+    by_family, count = pooled_scale(
+        xp.asarray(excess), xp.asarray(usable), xp.asarray(alignment.family.astype(np.int64)),
+        max(families, 1), xp=xp,
+    )
+    everyone, total = pooled_scale(
+        xp.asarray(length), xp.asarray(usable), xp.zeros(len(length), dtype=np.int64), 1, xp=xp
+    )
+    by_family, count = np.asarray(by_family)[alignment.family], np.asarray(count)[alignment.family]
+    weight = np.minimum(count, 50) / 50.0  # a family of few residuals leans on all kernels
+    sigma = np.sqrt(
+        weight * by_family**2 + (1 - weight) * np.maximum(by_family, np.asarray(everyone)[0]) ** 2
+    )
+    return sigma, np.full(len(sigma), int(np.asarray(total)[0]) >= settings.min_pool)
+
+
+def _ranks(
+    excess: Float, expected: Float, scale: Float, usable: Bool, features: Features
+) -> tuple[Float, Float, Float]:
+    base = np.where(usable, expected, 0.0).sum(axis=0)
+    total = np.where(usable, excess, 0.0).sum(axis=0)
+    share = np.where(base > 0, total / np.maximum(base, 1.0), 0.0)
+    quantum = (features.resolution_ns**2) / 6.0  # two ends, each rounded: variance of a difference
+    variance = np.where(usable, scale[:, None] ** 2 + quantum, 0.0).sum(axis=0)
+    z = np.where(base > 0, total / np.sqrt(np.maximum(variance, 1.0)), 0.0)
+    slower = usable & (excess > 0.5 * share * expected) & (excess > 0)
+    breadth = np.where(slower, expected, 0.0).sum(axis=0) / np.maximum(base, 1.0)
+    return share, z, breadth

@@ -1,0 +1,216 @@
+"""The facts behind a verdict, as numbered sentences that a person reads."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kat_otel.ttad.align import Alignment
+from kat_otel.ttad.durations import Durations
+from kat_otel.ttad.features import Features
+from kat_otel.ttad.groups import GroupChange
+from kat_otel.ttad.lateness import Lateness
+from kat_otel.ttad.meetings import Meetings
+from kat_otel.ttad.suspects import Suspect
+from kat_otel.verdict import Evidence
+
+__all__ = ["change_evidence", "duration_text", "ranks_text", "suspect_evidence"]
+
+_MAX_KERNELS = 5
+
+
+def duration_text(ns: float) -> str:
+    """Returns a duration as people say it: ``1.2 ms``, ``31 µs``."""
+    for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
+        if abs(ns) >= size:
+            value = ns / size
+            return f"{value:.2f} {unit}" if abs(value) < 10 else f"{value:.3g} {unit}"
+    return f"{ns:.0f} ns"
+
+
+def ranks_text(ranks: list[int]) -> str:
+    """Returns ranks as people say them: ``rank 7``, ``ranks 0-3 and 5``."""
+    runs: list[list[int]] = []
+    for rank in sorted(ranks):
+        if runs and rank == runs[-1][-1] + 1:
+            runs[-1].append(rank)
+        else:
+            runs.append([rank])
+    parts = [str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs]
+    joined = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+    return f"rank {joined}" if len(ranks) == 1 else f"ranks {joined}"
+
+
+class _Numbered:
+    def __init__(self) -> None:
+        self.facts: list[Evidence] = []
+
+    def add(
+        self,
+        text: str,
+        signal: str,
+        value: float | None = None,
+        expected: float | None = None,
+        unit: str | None = None,
+    ) -> None:
+        self.facts.append(
+            Evidence(
+                id=f"E{len(self.facts) + 1}",
+                text=text,
+                signal=signal,
+                value=value,
+                expected=expected,
+                unit=unit,
+            )
+        )
+
+
+def suspect_evidence(
+    suspect: Suspect,
+    met: Meetings,
+    late: Lateness,
+    judged: Durations,
+    features: Features,
+    alignment: Alignment,
+) -> list[Evidence]:
+    """Returns the facts about a suspect, the weightiest first."""
+    facts = _Numbered()
+    ranks = [int(alignment.ranks[c]) for c in suspect.columns]
+    who = ranks_text(ranks)
+    verb = "arrives" if len(ranks) == 1 else "arrive"
+    if suspect.meetings:
+        _arrivals(facts, suspect, who, verb, met, late)
+        _walk(facts, suspect, who, alignment, features, judged)
+    if suspect.extra and suspect.meetings:
+        facts.add(
+            f"{who} ran {suspect.extra} kernels or copies that no peer ran",
+            "structure",
+            float(suspect.extra),
+            0.0,
+            "1",
+        )
+    local = judged.judged[:, suspect.columns].any()
+    if local and suspect.kind in ("late_launch", "stall", "slow_rank"):
+        share = 100 * suspect.slowdown
+        normal = "normal" if abs(share) < 4 else f"{share:+.1f} % against its peers"
+        facts.add(
+            f"kernel time of {who} is {normal} ({share:+.1f} %)"
+            if normal == "normal"
+            else f"kernel time of {who} is {normal}",
+            "kernel_time",
+            share,
+            0.0,
+            "%",
+        )
+    if suspect.kind in ("slow_rank", "slow_kernel", "slow_copy"):
+        _kernels(facts, suspect, judged, features, alignment)
+    if not suspect.sure:
+        facts.add(
+            "the two sides differ and no history says which of them is usual", "side_unknown"
+        )
+    return facts.facts
+
+
+def _arrivals(
+    facts: _Numbered, suspect: Suspect, who: str, verb: str, met: Meetings, late: Lateness
+) -> None:
+    at = np.array(suspect.meetings)
+    excess = np.max(late.excess[np.ix_(at, suspect.columns)], axis=1)
+    worst = int(np.argmax(excess))
+    facts.add(
+        f"{who} {verb} last at {len(at)} of {len(met.node)} collectives "
+        f"(no. {_numbers(at + 1)}), at worst {duration_text(float(excess[worst]))} after the "
+        "median of the peers, measured from their common release",
+        "arrival_excess",
+        float(excess[worst]),
+        0.0,
+        "ns",
+    )
+    waits = np.where(
+        met.member[at], met.arrival[at].max(axis=1, keepdims=True) - met.arrival[at], 0.0
+    )
+    victims = waits[:, suspect.victims].sum(axis=0)
+    facts.add(
+        f"the others wait {duration_text(float(victims.mean()))} each for it in this step",
+        "wait",
+        float(victims.mean()),
+        0.0,
+        "ns",
+    )
+
+
+def _numbers(at: np.ndarray) -> str:
+    shown = ", ".join(str(int(i)) for i in at[:8])
+    return shown + (", …" if len(at) > 8 else "")
+
+
+def _walk(
+    facts: _Numbered,
+    suspect: Suspect,
+    who: str,
+    alignment: Alignment,
+    features: Features,
+    judged: Durations,
+) -> None:
+    shares = suspect.walk.shares()
+    total = sum(max(v, 0.0) for v in shares.values())
+    words = {
+        "kernels": "kernels that run longer than on the peers",
+        "copies": "copies that run longer than on the peers",
+        "launch": "launches that come late from the host thread",
+        "unexplained": "gaps on the GPU that no record explains",
+    }
+    for name, value in sorted(shares.items(), key=lambda item: -item[1]):
+        if total and value >= 0.05 * total:
+            facts.add(
+                f"walked back from its late arrivals, {100 * value / total:.0f} % of the "
+                f"lateness of {who} ({duration_text(value)}) lies in {words[name]}",
+                f"walk_{name}",
+                value,
+                0.0,
+                "ns",
+            )
+
+
+def _kernels(
+    facts: _Numbered,
+    suspect: Suspect,
+    judged: Durations,
+    features: Features,
+    alignment: Alignment,
+) -> None:
+    for node in suspect.nodes[:_MAX_KERNELS]:
+        column = max(suspect.columns, key=lambda c: float(judged.excess[node, c]))
+        took = float(features.duration[node, column])
+        usual = float(judged.expected[node, column])
+        facts.add(
+            f"{alignment.families[alignment.family[node]]} takes {duration_text(took)} on rank "
+            f"{int(alignment.ranks[column])}, expected {duration_text(usual)}",
+            "kernel_duration",
+            took,
+            usual,
+            "ns",
+        )
+
+
+def change_evidence(change: GroupChange, features: Features, alignment: Alignment) -> list[Evidence]:
+    """Returns the facts about a change of a whole group."""
+    facts = _Numbered()
+    ranks = ranks_text([int(alignment.ranks[c]) for c in change.columns])
+    what = "transfers of collectives" if change.kind == "slow_transfer" else "kernels"
+    facts.add(
+        f"{len(change.nodes)} {what} of {ranks} take {change.ratio:.2f} times their usual time, "
+        "alike on all ranks",
+        change.kind,
+        change.ratio,
+        1.0,
+        "1",
+    )
+    for node, expected in list(zip(change.nodes, change.expected, strict=True))[:_MAX_KERNELS]:
+        facts.add(
+            f"{alignment.families[alignment.family[node]]}: expected {duration_text(expected)}",
+            "usual_duration",
+            None,
+            expected,
+            "ns",
+        )
+    return facts.facts

@@ -1,0 +1,155 @@
+"""Deviations that belong to no rank: a whole group's transfers or everybody's kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kat_otel.ttad.align import Alignment
+from kat_otel.ttad.durations import local_work
+from kat_otel.ttad.features import Features
+from kat_otel.ttad.history import Expectation
+from kat_otel.ttad.impact import saving_ns
+from kat_otel.ttad.meetings import Meetings
+from kat_otel.ttad.robust import t_tail
+from kat_otel.ttad.settings import Settings
+from kat_otel.verdict import Kind
+
+__all__ = ["GroupChange", "group_changes"]
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupChange:
+    """All ranks of a group differ from their history alike.
+
+    Attributes:
+        kind: ``slow_transfer`` or ``regression``.
+        group: communicator; "" if unknown.
+        nodes: the nodes, the largest excess first.
+        columns: ranks concerned.
+        ratio: measured to expected time.
+        impact_ns: what the step would save.
+        score, p: deviation and its chance.
+        expected: usual time of each of ``nodes``, ns.
+    """
+
+    kind: Kind
+    group: str
+    nodes: list[int]
+    columns: list[int]
+    ratio: float
+    impact_ns: float
+    score: float
+    p: float
+    expected: list[float]
+
+
+def group_changes(
+    met: Meetings,
+    features: Features,
+    alignment: Alignment,
+    usual: Expectation | None,
+    settings: Settings,
+) -> list[GroupChange]:
+    """Compares transfers and kernels of whole groups with history."""
+    if usual is None or usual.steps < 1:
+        return []
+    length = float((features.finish - features.begin).max(initial=0.0))
+    changes = _transfers(met, features, alignment, usual, settings)
+    changes += _kernels(met, features, alignment, usual, settings)
+    return [c for c in changes if c.impact_ns >= settings.min_impact_fraction * length]
+
+
+def _transfers(
+    met: Meetings,
+    features: Features,
+    alignment: Alignment,
+    usual: Expectation,
+    settings: Settings,
+) -> list[GroupChange]:
+    changes: list[GroupChange] = []
+    expected = usual.transfer[met.node]
+    for group in dict.fromkeys(met.group):
+        mine = np.array([g == group for g in met.group]) & (expected > 0)
+        if mine.sum() < settings.min_pool:
+            continue
+        measured, usually = met.transfer[mine], expected[mine]
+        ratio = float(np.median(measured / usually))
+        z, p = _shift(measured - usually, usually, features.resolution_ns, settings)
+        if ratio < 1 + settings.min_transfer_excess or p > settings.false_alarm_rate:
+            continue
+        healed = met.transfer.copy()
+        healed[mine] = np.minimum(measured, usually)
+        order = np.argsort(-(measured - usually), kind="stable")
+        changes.append(
+            GroupChange(
+                kind="slow_transfer",
+                group=group,
+                nodes=met.node[mine][order].tolist(),
+                columns=np.flatnonzero(met.member[mine].any(axis=0)).tolist(),
+                ratio=ratio,
+                impact_ns=saving_ns(met, features, met.elapsed, healed),
+                score=z,
+                p=p,
+                expected=usually[order].tolist(),
+            )
+        )
+    return changes
+
+
+def _kernels(
+    met: Meetings,
+    features: Features,
+    alignment: Alignment,
+    usual: Expectation,
+    settings: Settings,
+) -> list[GroupChange]:
+    """The same kernels slower than before on every rank: a regression."""
+    local = local_work(features, alignment)
+    known = local[:, None] & features.present & (usual.duration > 0)
+    if features.present.shape[1] < 1 or not known.any():
+        return []
+    counts = known.sum(axis=1)
+    usually = np.where(known, usual.duration, 0).sum(axis=1) / np.maximum(counts, 1)
+    lowest = np.where(known, features.duration - usual.duration, np.inf).min(axis=1)
+    slower = (counts > 0) & (lowest >= settings.min_transfer_excess * usually)
+    slower &= lowest > 4 * (features.resolution_ns + settings.jitter_ns)
+    nodes = np.flatnonzero(slower)
+    excess = float(lowest[nodes].sum())
+    if not len(nodes):
+        return []
+    z, p = _shift(lowest[nodes], usually[nodes], features.resolution_ns, settings)
+    if p > settings.false_alarm_rate:
+        return []
+    order = np.argsort(-lowest[nodes], kind="stable")
+    total = float(usually[nodes].sum())
+    return [
+        GroupChange(
+            kind="regression",
+            group="",
+            nodes=nodes[order].tolist(),
+            columns=list(range(features.present.shape[1])),
+            ratio=1 + excess / max(total, 1.0),
+            impact_ns=excess,
+            score=z,
+            p=p,
+            expected=usually[nodes][order].tolist(),
+        )
+    ]
+
+
+def _shift(
+    difference: Float, usually: Float, resolution_ns: int, settings: Settings
+) -> tuple[float, float]:
+    """Whether the median of many differences is above zero: z and p of a robust location test."""
+    middle = float(np.median(difference))
+    spread = 1.4826 * float(np.median(np.abs(difference - middle)))
+    floor = resolution_ns + settings.jitter_ns + settings.relative_jitter * float(usually.mean())
+    # 1.2533: standard error of a median, against that of a mean
+    error = max(1.2533 * spread / np.sqrt(len(difference)), floor / np.sqrt(len(difference)))
+    z = middle / error
+    return z, float(t_tail(np.asarray(z), settings.tail_freedom, xp=np))

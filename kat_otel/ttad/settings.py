@@ -1,0 +1,58 @@
+"""What TTAD can be told, with its defaults. No value here is fitted to the traces it is tested on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kat_otel.kernels import CollectivePattern
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Thresholds of detection. A finding needs significance and size; a page also persistence.
+
+    Attributes:
+        false_alarm_rate: chance per judged step that a healthy step yields a finding; every
+            test is corrected for the number of tests made in the step (Bonferroni).
+        tail_freedom: degrees of freedom of the Student t tail that turns a robust deviation
+            into a probability. Kernel times have heavier tails than the normal's.
+        min_impact_fraction: a late arrival must cost this share of the step to be an incident.
+        min_kernel_excess: a single kernel must exceed its expectation by this share.
+        min_rank_excess: a whole rank must exceed its peers by this share of kernel time;
+            healthy GPUs of one model differ by 1 or 2 %.
+        min_transfer_excess: a group's transfers must exceed their history by this share.
+        jitter_ns: floor of any scale beside the clock's resolution (ns): scheduling noise that
+            a handful of samples may not show.
+        relative_jitter: the same as a share of the duration.
+        min_pool: fewest residuals from which a scale is estimated.
+        min_aligned: share of GPU spans that must find counterparts, else ranks are not compared.
+        page_impact_fraction: share of the step an incident must cost to page.
+        page_occurrences: steps an incident must have been seen in to page.
+        resolve_after: steps without the incident after which it is resolved.
+        history_steps: healthy steps remembered per node (bounds memory).
+        min_history: healthy steps before history is used as expectation.
+        max_spans_cited: spans an incident cites at most.
+        max_incidents: incidents reported for one step at most, by impact.
+        collectives: extra rows for the table of collective names.
+    """
+
+    false_alarm_rate: float = 1e-4
+    tail_freedom: float = 8.0
+    min_impact_fraction: float = 0.01
+    min_kernel_excess: float = 0.5
+    min_rank_excess: float = 0.04
+    min_transfer_excess: float = 0.2
+    jitter_ns: float = 500.0
+    relative_jitter: float = 0.005
+    min_pool: int = 5
+    min_aligned: float = 0.6
+    page_impact_fraction: float = 0.02
+    page_occurrences: int = 3
+    resolve_after: int = 20
+    history_steps: int = 32
+    min_history: int = 8
+    max_spans_cited: int = 64
+    max_incidents: int = 20
+    collectives: tuple[CollectivePattern, ...] = ()

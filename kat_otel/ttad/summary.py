@@ -1,0 +1,138 @@
+"""What was read and what could not be judged: the part of a report beside its incidents."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kat_otel.spans import NO_PARENT, UNKNOWN, SpanKind, SpanTable
+from kat_otel.ttad.align import Alignment
+from kat_otel.ttad.features import Features
+from kat_otel.ttad.settings import Settings
+from kat_otel.verdict import Abstention, Clock, ClockState, Instance, Source
+
+__all__ = ["abstention", "instance_of", "judgement_notes", "merge_clocks", "source_of"]
+
+
+def abstention(
+    table: SpanTable, alignment: Alignment, measured: Features, settings: Settings
+) -> Abstention | None:
+    """Returns why the step cannot be judged, or None if it can."""
+    if alignment.total == 0:
+        return Abstention(
+            reason="no_gpu_work",
+            detail="the input holds no kernels, copies or collectives; was GPU activity recorded?",
+        )
+    if len(alignment.ranks) < 2:
+        return None
+    share = alignment.matched / alignment.total
+    if share >= settings.min_aligned:
+        return None
+    sampled = _unpaired_launches(table)
+    why = (
+        f"only {100 * share:.0f} % of {alignment.total:,} GPU spans have a counterpart on another "
+        f"rank (at least {100 * settings.min_aligned:.0f} % are needed)"
+    )
+    if sampled >= 0.2:
+        why += f"; {100 * sampled:.0f} % of the launches and kernels lack the other half"
+    return Abstention(
+        reason="not_alignable",
+        detail=f"{why}. The events look sampled or truncated, or the ranks do other work: "
+        "record whole steps on all ranks.",
+    )
+
+
+def _unpaired_launches(table: SpanTable) -> float:
+    """Share of GPU spans without a launch record, where launches are recorded at all."""
+    gpu = table.on_gpu
+    if not (table.kind == SpanKind.LAUNCH).any() or not gpu.any():
+        return 0.0
+    parent = table.parent[gpu]
+    orphan = (parent == NO_PARENT) | (table.kind[parent] != SpanKind.LAUNCH)
+    return float(orphan.mean())
+
+
+def judgement_notes(
+    table: SpanTable,
+    alignment: Alignment,
+    measured: Features,
+    clock: Clock,
+    settings: Settings,
+) -> list[str]:
+    """Returns what could not be judged in this step, as sentences."""
+    notes: list[str] = []
+    world = max((r.world_size for r in table.resources), default=UNKNOWN)
+    ranks = alignment.ranks.tolist()
+    if len(ranks) == 1:
+        notes.append(
+            f"rank {ranks[0]} alone was read: peers are missing, so only its own repeated work "
+            "was compared, and waiting in collectives cannot be told from slowness"
+        )
+    elif 0 < len(ranks) < world:
+        notes.append(
+            f"{world - len(ranks)} of {world} ranks were not read: a culprit among them cannot "
+            "be named"
+        )
+    if len(ranks) > 1 and clock.state == "unaligned":
+        notes.append(
+            "no common collective tells how the clocks of the ranks relate: durations were "
+            "compared, arrival times were not"
+        )
+    if clock.state == "corrected":
+        notes.append(
+            f"clocks differ by up to {clock.max_offset_ns:,} ns; corrected by the ends of common "
+            "collectives"
+        )
+    gpu = table.on_gpu
+    parent = table.parent[gpu]
+    launched = (parent != NO_PARENT) & (table.kind[parent] == SpanKind.LAUNCH)
+    if (table.kind == SpanKind.LAUNCH).any() and not launched.all():
+        notes.append(
+            f"{int((~launched).sum()):,} of {int(gpu.sum()):,} GPU spans have no launch record "
+            "(launched before the recording began, or dropped)"
+        )
+    classes = len(np.unique(alignment.peers))
+    if classes > 1:
+        notes.append(
+            f"the ranks form {classes} classes of different work (pipeline stages or roles); "
+            "ranks were compared within their class only"
+        )
+    return notes
+
+
+def instance_of(table: SpanTable) -> Instance | None:
+    """Returns who the spans came from; None for files."""
+    for resource in table.resources:
+        if resource.instance:
+            layout = {
+                key: 1 + max(getattr(r, key) for r in table.resources)
+                for key in ("tp", "pp", "dp", "ep")
+            }
+            model = resource.attributes.get("gen_ai.request.model")
+            engine = resource.attributes.get("kat.engine")
+            return Instance(
+                id=resource.instance,
+                model=None if model is None else str(model),
+                engine=None if engine is None else str(engine),
+                parallelism={k: v for k, v in layout.items() if v > 0} or None,
+            )
+    return None
+
+
+def source_of(table: SpanTable, clock: Clock) -> Source:
+    """Returns what was read."""
+    used = [table.resources[i] for i in np.unique(table.resource).tolist()]
+    world = max((r.world_size for r in used), default=UNKNOWN)
+    return Source(
+        files=[],
+        ranks=sorted({r.rank for r in used}),
+        world_size=world if world > 0 else None,
+        resolution_ns=max((r.resolution_ns for r in used), default=1),
+        clock=clock,
+    )
+
+
+def merge_clocks(clocks: list[Clock]) -> Clock:
+    """Returns the worst clock state of several steps."""
+    order: list[ClockState] = ["aligned", "corrected", "unaligned"]
+    state = max((c.state for c in clocks), key=order.index)
+    return Clock(state=state, max_offset_ns=max(c.max_offset_ns for c in clocks))

@@ -1,0 +1,254 @@
+"""From significant deviations to suspects: which ranks, by what kind of cause, at what cost.
+
+One cause is one suspect however many spans it touches; ranks that are late together, at
+mostly the same meetings, are one suspect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kat_otel.spans import SpanKind
+from kat_otel.ttad.align import Alignment
+from kat_otel.ttad.cause import Walk, walk_back
+from kat_otel.ttad.durations import Durations
+from kat_otel.ttad.features import Features
+from kat_otel.ttad.impact import saving_ns
+from kat_otel.ttad.lateness import Lateness
+from kat_otel.ttad.meetings import Meetings
+from kat_otel.ttad.settings import Settings
+from kat_otel.verdict import Kind
+
+__all__ = ["Suspect", "suspects"]
+
+Bool = NDArray[np.bool_]
+
+_MIN_CELL_Z = 4.0
+"""A late arrival of a rank that is flagged counts towards its cost from here on."""
+
+_MAX_WALKS = 48
+"""Late arrivals walked back per suspect, the costliest first: bounds the time of a verdict."""
+
+_BROAD = 0.5
+"""A rank is slow as a whole if kernels with this share of its time are slower."""
+
+
+@dataclass(slots=True)
+class Suspect:
+    """One cause in one step.
+
+    Attributes:
+        columns: columns of the culprit ranks.
+        kind: what went wrong.
+        sure: false if it is not known which side deviates.
+        meetings: meetings at which they arrived late and were waited for.
+        victims: columns of the ranks that waited.
+        nodes: culprit's nodes that exceed their expectation, the largest excess first.
+        walk: where the lateness began.
+        impact_ns: what the step would save.
+        own_ns: excess time of the culprit's own work, waited for or not.
+        score: deviation in standard deviations.
+        p: false-alarm probability, corrected for the number of tests.
+        extra: kernels the culprits ran that no peer ran.
+        slowdown: share by which all its kernels exceed the peers'.
+    """
+
+    columns: list[int]
+    kind: Kind
+    sure: bool
+    score: float
+    p: float
+    meetings: list[int] = field(default_factory=list[int])
+    victims: list[int] = field(default_factory=list[int])
+    nodes: list[int] = field(default_factory=list[int])
+    walk: Walk = field(default_factory=Walk)
+    impact_ns: float = 0.0
+    own_ns: float = 0.0
+    extra: int = 0
+    slowdown: float = 0.0
+
+
+def suspects(
+    met: Meetings,
+    late: Lateness,
+    judged: Durations,
+    features: Features,
+    alignment: Alignment,
+    settings: Settings,
+) -> list[Suspect]:
+    """Returns the suspects of one step by impact, the largest first."""
+    slow_nodes, slow_ranks = _slow(judged, features, settings)
+    cells = _late_cells(met, late, settings)
+    length = float((features.finish - features.begin).max(initial=0.0))
+    found: list[Suspect] = []
+    for columns in _together(cells):
+        suspect = _late_suspect(columns, cells, met, late, judged, features, alignment)
+        if suspect.impact_ns >= settings.min_impact_fraction * length:
+            suspect.kind = _kind(suspect, slow_nodes, slow_ranks)
+            suspect.nodes = _top_nodes(suspect, slow_nodes, judged, features)
+            found.append(suspect)
+    blamed = {c for s in found for c in s.columns}
+    waiting = {c for s in found for c in s.victims}
+    for column in range(features.present.shape[1]):
+        if column not in blamed and (slow_ranks[column] or slow_nodes[:, column].any()):
+            suspect = _slow_suspect(column, slow_nodes, slow_ranks, judged, settings)
+            if suspect is not None and not (waiting and not suspect.sure):
+                found.append(suspect)
+    found = _two_sides(found, features)
+    found.sort(key=lambda s: (-s.impact_ns, -s.own_ns))
+    return found[: settings.max_incidents]
+
+
+def _slow(judged: Durations, features: Features, settings: Settings) -> tuple[Bool, Bool]:
+    tests = max(int(judged.judged.sum()), 1)
+    large = judged.excess >= settings.min_kernel_excess * judged.expected
+    nodes = judged.judged & large & (judged.p * tests <= settings.false_alarm_rate)
+    ranks = (
+        (judged.rank_excess >= settings.min_rank_excess)
+        & (judged.rank_p * features.present.shape[1] <= settings.false_alarm_rate)
+        & (judged.breadth >= _BROAD)
+    )
+    return nodes, ranks
+
+
+def _late_cells(met: Meetings, late: Lateness, settings: Settings) -> Bool:
+    """Late arrivals that count, bool ``(C, R)``."""
+    tests = max(int((met.member & late.judged[:, None]).sum()), 1)
+    alone = late.last & (late.cell_p * tests <= settings.false_alarm_rate)
+    flagged = (late.rank_z > 0) & (late.rank_p * late.rank_p.size <= settings.false_alarm_rate)
+    return alone | (late.last & flagged & (late.z >= min(_MIN_CELL_Z, 2.0)))
+
+
+def _together(cells: Bool) -> list[list[int]]:
+    """Groups columns that are late at mostly the same meetings."""
+    left = [c for c in range(cells.shape[1]) if cells[:, c].any()]
+    groups: list[list[int]] = []
+    while left:
+        first = left.pop(0)
+        mates = [
+            c
+            for c in left
+            if (cells[:, first] & cells[:, c]).sum() >= 0.5 * (cells[:, first] | cells[:, c]).sum()
+        ]
+        groups.append([first, *mates])
+        left = [c for c in left if c not in mates]
+    return groups
+
+
+def _late_suspect(
+    columns: list[int],
+    cells: Bool,
+    met: Meetings,
+    late: Lateness,
+    judged: Durations,
+    features: Features,
+    alignment: Alignment,
+) -> Suspect:
+    mine = np.zeros_like(cells)
+    mine[:, columns] = cells[:, columns]
+    elapsed = np.where(mine, np.minimum(met.elapsed, late.expected), met.elapsed)
+    meetings = np.flatnonzero(mine.any(axis=1))
+    victims = met.member[meetings].any(axis=0)
+    victims[columns] = False
+    tests = max(int(met.member.sum()), 1)
+    lead = max(columns, key=lambda c: float(np.where(mine[:, c], late.excess[:, c], 0.0).sum()))
+    at = np.flatnonzero(mine[:, lead])
+    costliest = at[np.argsort(-late.excess[at, lead], kind="stable")][:_MAX_WALKS]
+    p = min(
+        float(late.cell_p[mine].min(initial=1.0)) * tests,
+        float(late.rank_p[columns].min()) * late.rank_p.size,
+        1.0,
+    )
+    alone = alignment.present[:, columns].any(axis=1) & (alignment.present.sum(axis=1) == 1)
+    return Suspect(
+        columns=columns,
+        kind="late_launch",
+        sure=True,
+        score=float(max(late.z[mine].max(initial=0.0), late.rank_z[columns].max())),
+        p=p,
+        meetings=meetings.tolist(),
+        victims=np.flatnonzero(victims).tolist(),
+        walk=walk_back(
+            lead,
+            [(int(c), float(late.excess[c, lead])) for c in costliest],
+            met,
+            features,
+            alignment,
+            judged,
+        ),
+        impact_ns=saving_ns(met, features, elapsed, met.transfer),
+        extra=int(alone.sum()),
+        slowdown=float(judged.rank_excess[lead]),
+    )
+
+
+def _kind(suspect: Suspect, slow_nodes: Bool, slow_ranks: Bool) -> Kind:
+    shares = suspect.walk.shares()
+    largest = max(shares, key=lambda k: shares[k])
+    if largest == "kernels":
+        if any(slow_ranks[c] for c in suspect.columns):
+            return "slow_rank"
+        return "slow_kernel"
+    if largest == "copies":
+        return "slow_copy"
+    return "late_launch" if largest == "launch" else "stall"
+
+
+def _top_nodes(
+    suspect: Suspect, slow_nodes: Bool, judged: Durations, features: Features
+) -> list[int]:
+    """Nodes to cite: what the walk blames, then what stands out by itself."""
+    if suspect.kind in ("late_launch", "stall"):
+        return suspect.walk.launched_late
+    blamed = suspect.walk.copies if suspect.kind == "slow_copy" else suspect.walk.kernels
+    nodes = sorted((n for n in blamed if blamed[n] > 0), key=lambda n: -blamed[n])
+    flagged = np.flatnonzero(slow_nodes[:, suspect.columns].any(axis=1)).tolist()
+    if suspect.kind == "slow_kernel" and flagged:
+        return sorted(flagged, key=lambda n: -float(judged.excess[n, suspect.columns].max()))
+    return nodes + [n for n in flagged if n not in blamed]
+
+
+def _slow_suspect(
+    column: int, slow_nodes: Bool, slow_ranks: Bool, judged: Durations, settings: Settings
+) -> Suspect | None:
+    """A rank whose kernels are slow although nobody (measurably) waited for it."""
+    nodes = np.flatnonzero(slow_nodes[:, column])
+    whole = bool(slow_ranks[column])
+    if whole:
+        nodes = np.flatnonzero(judged.judged[:, column])
+        sided = judged.sided[nodes, column].any()
+        z, p = float(judged.rank_z[column]), float(judged.rank_p[column]) * judged.rank_p.size
+    else:
+        sided = judged.sided[nodes, column].all()
+        z = float(judged.z[nodes, column].max())
+        p = float(judged.p[nodes, column].min()) * int(judged.judged.sum())
+    nodes = nodes[np.argsort(-judged.excess[nodes, column], kind="stable")]
+    return Suspect(
+        columns=[column],
+        kind="slow_rank" if whole else "slow_kernel",
+        sure=bool(sided),
+        score=z,
+        p=min(p, 1.0),
+        nodes=nodes.tolist(),
+        own_ns=float(np.maximum(judged.excess[nodes, column], 0.0).sum()),
+        slowdown=float(judged.rank_excess[column]),
+    )
+
+
+def _two_sides(found: list[Suspect], features: Features) -> list[Suspect]:
+    """Suspects without a side (two peers, no history) become one that names both."""
+    unsure = [s for s in found if not s.sure]
+    if not unsure:
+        return found
+    biggest = max(unsure, key=lambda s: s.own_ns)
+    biggest.columns = list(range(features.present.shape[1]))
+    return [s for s in found if s.sure] + [biggest]
+
+
+def copies_dominate(nodes: list[int], features: Features) -> bool:
+    """Whether most of the nodes are copies."""
+    kinds = features.kind[nodes]
+    return bool((kinds == SpanKind.MEMCPY).mean() > 0.5) if nodes else False
