@@ -1,0 +1,62 @@
+"""``kat process``: the OTLP service between two pipelines of a collector."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from kat_otel.config import Config
+from kat_otel.errors import ConfigError, KatError
+from kat_otel.processor.config_file import load_config
+from kat_otel.processor.server import Processor
+from kat_otel.telemetry import configure_logging
+
+__all__ = ["process"]
+
+
+@click.command()
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Settings; without it the defaults of collector-config/kat-process.yaml.",
+)
+def process(config_file: Path | None) -> None:
+    """Receive OTLP spans, judge every step, export traces, logs and metrics.
+
+    Listens on 127.0.0.1:4327 and exports to 127.0.0.1:4337 unless told otherwise. Ends on
+    SIGTERM or SIGINT after finishing what it acknowledged; a second signal ends it at once.
+    Exit code 0: ended by a signal; 1: it failed; 2: the settings are wrong.
+    """
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if stop.is_set():
+            sys.exit(1)
+        stop.set()
+
+    try:
+        config = load_config(config_file) if config_file else Config()
+        configure_logging(config.telemetry.level)
+        processor = Processor(config)
+        signal.signal(signal.SIGTERM, on_signal)
+        signal.signal(signal.SIGINT, on_signal)
+        processor.start()
+    except ConfigError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    try:
+        # A signal wakes stop.wait(); half a second bounds how late a failure is seen.
+        while not stop.wait(0.5):
+            processor.wait(0)
+    except KatError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    finally:
+        processor.stop()
