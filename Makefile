@@ -1,0 +1,58 @@
+# KAT-OTel: `make demo` shows it, `make test` checks it, `make help` lists the rest.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow integration lint format bench collector dist versions clean
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+export PYTHON
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## eight simulated workers, one hidden fault, one named culprit: under a minute
+	@scripts/make-venv processor
+	@$(BIN)/kat demo $(ARGS)
+
+test: ## all tests this machine allows, and at the end what it skipped and why
+	@scripts/make-venv dev
+	@$(PYTEST) -q -m "not slow" $(ARGS)
+
+test-slow: ## the tests of more than ten seconds
+	@scripts/make-venv dev
+	@$(PYTEST) -q -m slow $(ARGS)
+
+integration: collector ## the tests against a real collector and a real Jaeger
+	@scripts/make-venv dev
+	@$(PYTEST) -q -m integration $(ARGS)
+
+lint: ## ruff, pyright (strict on the package), layers
+	@scripts/make-venv dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-cache
+
+format: ## let ruff mend what it can
+	@scripts/make-venv dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: ## every benchmark, one after the other, with its figures
+	@scripts/make-venv dev
+	@set -e; for bench in bench/bench_*.py; do echo "== $$bench"; $(BIN)/python "$$bench"; done
+
+collector: ## build the collector and Jaeger of the integration tests (needs Go)
+	@collector-config/build.sh all
+
+dist: ## wheel and source archive into dist/
+	@scripts/make-venv dev
+	$(BIN)/python -m build --outdir dist
+
+versions: ## write requirements/ci.txt anew, with the newest versions that pyproject.toml allows
+	@python3 -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet uv
+	.cache/uv/bin/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \
+	    --extra dev --extra analyzer --no-header --no-annotate --output-file requirements/ci.txt
+
+clean: ## remove the environment and the caches
+	rm -rf .venv .cache dist build out .pytest_cache .ruff_cache .hypothesis
