@@ -25,6 +25,12 @@ __all__ = ["Durations", "durations", "local_work"]
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
+_MIN_REPEATS = 10
+"""Fewest layers from which a single rank's usual duration of a kernel is taken."""
+
+_ONE_MODE = 1.25
+"""The 90th percentile lies within this factor of the median, else there are several modes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Durations:
@@ -90,7 +96,7 @@ def durations(
         expected[:, columns], others[:, columns] = np.asarray(median), np.asarray(count)
     sided = others >= 2
     if shape[1] == 1:
-        expected, others = _repeats(table, features, alignment, usable[:, 0])
+        expected, others = _repeats(table, alignment, features, usable[:, 0])
         sided = others >= settings.min_pool
     if history is not None:
         known = (history > 0) & usable
@@ -128,27 +134,38 @@ def _same_shape(table: SpanTable, alignment: Alignment) -> Bool:
 
 
 def _repeats(
-    table: SpanTable, features: Features, alignment: Alignment, usable: Bool
+    table: SpanTable, alignment: Alignment, features: Features, usable: Bool
 ) -> tuple[Float, NDArray[np.int64]]:
-    """On one rank: leave-one-out median over the same kernel with the same launch shape."""
+    """On one rank: leave-one-out median over the same kernel in the same place of a layer.
+
+    The place is the kernel with its launch shape and its two neighbours on either side: the
+    same GEMM kernel serves projections of different depth, which only the place tells apart.
+    A place whose durations still have several modes is not judged.
+    """
     duration = features.duration[:, 0]
     rows = alignment.rows[:, 0]
-    keys = np.stack([table.name[rows], table.grid[rows], table.block[rows]], axis=1)
-    _, group = np.unique(keys, axis=0, return_inverse=True)
+    keys = [table.name[rows], table.grid[rows], table.block[rows]]
+    for shift in (-2, -1, 1, 2):
+        same = np.roll(alignment.stream, shift) == alignment.stream
+        keys.append(np.where(same, np.roll(table.name[rows], shift), -1))
+    _, group = np.unique(np.stack(keys, axis=1), axis=0, return_inverse=True)
     group = np.where(usable, group.reshape(-1), -1)
     order = np.lexsort((duration, group))
     ids, first, count = np.unique(group[order], return_index=True, return_counts=True)
     start = np.zeros(int(group.max(initial=0)) + 2, np.int64)
     size = np.zeros_like(start)
     start[ids], size[ids] = first, count
+    ordered = duration[order]
+    high = ordered[np.minimum(start + (9 * np.maximum(size - 1, 0)) // 10, len(ordered) - 1)]
+    middle = ordered[np.minimum(start + size // 2, len(ordered) - 1)]
+    size = np.where((size >= _MIN_REPEATS) & (high <= _ONE_MODE * middle), size, 0)
     own = np.empty(len(order), np.int64)
     own[order] = np.arange(len(order))
-    others = np.where(group >= 0, size[group] - 1, 0)
+    others = np.where(group >= 0, np.maximum(size[group] - 1, 0), 0)
 
     def pick(k: NDArray[np.int64]) -> Float:
         at = start[group] + k
-        at = np.clip(np.where(at >= own, at + 1, at), 0, len(order) - 1)
-        return duration[order][at]
+        return ordered[np.clip(np.where(at >= own, at + 1, at), 0, len(order) - 1)]
 
     low, high = pick(np.maximum((others - 1) // 2, 0)), pick(others // 2)
     return np.where(others > 0, (low + high) / 2, 0.0)[:, None], others[:, None]

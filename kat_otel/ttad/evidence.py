@@ -103,7 +103,12 @@ def suspect_evidence(
         )
     if suspect.kind in ("slow_rank", "slow_kernel", "slow_copy"):
         _kernels(facts, suspect, judged, features, alignment)
-    if not suspect.sure:
+    if not suspect.sure and len(alignment.ranks) == 1:
+        facts.add(
+            "no peer was recorded: the comparison is with the rank's own repeated layers",
+            "peers_missing",
+        )
+    elif not suspect.sure:
         facts.add(
             "the two sides differ and no history says which of them is usual", "side_unknown"
         )

@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from kat_otel.ttad.align import Alignment
 from kat_otel.ttad.features import Features
 from kat_otel.ttad.meetings import Meetings
-from kat_otel.ttad.robust import leave_one_out_median, masked_median, pooled_scale, t_tail
+from kat_otel.ttad.robust import (
+    combine_p,
+    leave_one_out_median,
+    masked_median,
+    pooled_scale,
+    t_tail,
+)
 from kat_otel.ttad.settings import Settings
 
 __all__ = ["Lateness", "lateness"]
@@ -28,6 +34,9 @@ Bool = NDArray[np.bool_]
 
 _CLUSTER = 0.25
 """Ranks within this share of the last arriver's lateness arrive together with it."""
+
+_NORMAL = 1000.0
+"""Degrees of freedom from which Student's t is the normal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +49,7 @@ class Lateness:
         z: excess in standard deviations.
         last: the rank belongs to the last to arrive, whom the others wait for.
         cell_p: chance of one such excess without a cause.
-        rank_z: the same for a rank over all its meetings, ``(R,)``.
+        rank_z: all meetings of a rank combined (Fisher), as a normal deviate, ``(R,)``.
         rank_p: chance of it, ``(R,)``.
         judged: meetings that have a scale, bool ``(C,)``.
     """
@@ -74,10 +83,9 @@ def lateness(
     last = met.member & (excess >= (1 - _CLUSTER) * latest) & (excess > 0)
     cell_p = np.asarray(t_tail(xp.asarray(z), settings.tail_freedom, xp=xp))
     cell_p = np.where(freedom[:, None] < settings.tail_freedom, np.sqrt(cell_p), cell_p)
-    calm = np.clip(z, -6.0, 6.0)  # one outlier must not make a rank systematically late
-    counts = compared.sum(axis=0)
-    rank_z = calm.sum(axis=0) / np.sqrt(np.maximum(counts, 1))
-    rank_p = np.asarray(t_tail(xp.asarray(rank_z), settings.tail_freedom, xp=xp))
+    usable = compared & judged[:, None]
+    rank_z = np.asarray(combine_p(xp.asarray(cell_p), xp.asarray(usable), xp=xp))
+    rank_p = np.asarray(t_tail(xp.asarray(rank_z), _NORMAL, xp=xp))
     return Lateness(expected, excess, z, last, cell_p, rank_z, rank_p, judged)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["leave_one_out_median", "masked_median", "pooled_scale", "t_tail"]
+__all__ = ["combine_p", "leave_one_out_median", "masked_median", "pooled_scale", "t_tail"]
 
 Array = Any
 """An array of the namespace ``xp``."""
@@ -115,14 +115,36 @@ def t_tail(z: Array, freedom: float, *, xp: Any) -> Array:
 
     z is mapped to a normal deviate ``u = sqrt((v - 3/2) log(1 + z^2/v))`` (Wallace 1959, after
     Johnson, Kotz and Balakrishnan, Continuous Univariate Distributions 2, ch. 28); the normal
-    tail by the bound of Mills' ratio ``phi(u) * 2 / (u + sqrt(u^2 + 4))``, which is within
-    20 % at 0 and exact in the limit, on the safe side for small u.
+    tail by Sampford's upper bound of Mills' ratio, ``4 phi(u) / (3u + sqrt(u^2 + 8))`` (Ann.
+    Math. Stat. 24, 1953): at most 2 % too large from u = 1 on, and never too small.
 
     Args:
-        z: float64, any shape; negative values count as 0.
+        z: float64, any shape.
         freedom: degrees of freedom, above 3/2.
     """
-    z = xp.clip(z, 0, 1e9)
-    u = xp.sqrt((freedom - 1.5) * xp.log1p(z * z / freedom))
+    size = xp.clip(xp.abs(z), 0, 1e9)
+    u = xp.sqrt((freedom - 1.5) * xp.log1p(size * size / freedom))
     phi = xp.exp(-u * u / 2) * 0.3989422804014327
-    return xp.clip(phi * 2 / (u + xp.sqrt(u * u + 4)), 0, 0.5)
+    tail = xp.clip(4 * phi / (3 * u + xp.sqrt(u * u + 8)), 1e-300, 0.5)
+    return xp.where(z >= 0, tail, 1 - tail)
+
+
+def combine_p(p: Array, mask: Array, *, xp: Any) -> Array:
+    """Fisher's combination of independent p-values over rows, as a normal deviate per column.
+
+    ``-2 sum log p`` is chi-square with 2n degrees of freedom; Wilson and Hilferty's cube root
+    (PNAS 17, 1931) makes it normal.
+
+    Args:
+        p: float64 ``(C, R)``.
+        mask: bool ``(C, R)``.
+
+    Returns:
+        Deviates, float64 ``(R,)``; 0 for a column without values.
+    """
+    logs = xp.where(mask, -2 * xp.log(xp.clip(p, 1e-300, 1)), xp.zeros_like(p))
+    freedom = 2.0 * xp.sum(xp.astype(mask, xp.float64), axis=0)
+    safe = xp.where(freedom > 0, freedom, xp.ones_like(freedom))
+    width = 2 / (9 * safe)
+    deviate = ((xp.sum(logs, axis=0) / safe) ** (1 / 3) - (1 - width)) / xp.sqrt(width)
+    return xp.where(freedom > 0, deviate, xp.zeros_like(deviate))

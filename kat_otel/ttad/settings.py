@@ -47,7 +47,7 @@ class Settings:
     jitter_ns: float = 500.0
     relative_jitter: float = 0.005
     min_pool: int = 5
-    min_aligned: float = 0.6
+    min_aligned: float = 0.8
     page_impact_fraction: float = 0.02
     page_occurrences: int = 3
     resolve_after: int = 20

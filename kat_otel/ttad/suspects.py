@@ -26,8 +26,8 @@ __all__ = ["Suspect", "suspects"]
 
 Bool = NDArray[np.bool_]
 
-_MIN_CELL_Z = 4.0
-"""A late arrival of a rank that is flagged counts towards its cost from here on."""
+_MIN_CELL_Z = 1.0
+"""A late arrival of a rank that is late beyond chance counts towards its cost from here on."""
 
 _MAX_WALKS = 48
 """Late arrivals walked back per suspect, the costliest first: bounds the time of a verdict."""
@@ -83,19 +83,22 @@ def suspects(
     slow_nodes, slow_ranks = _slow(judged, features, settings)
     cells = _late_cells(met, late, settings)
     length = float((features.finish - features.begin).max(initial=0.0))
+    smallest = settings.min_impact_fraction * length
+    ranks = features.present.shape[1]
     found: list[Suspect] = []
     for columns in _together(cells):
         suspect = _late_suspect(columns, cells, met, late, judged, features, alignment)
-        if suspect.impact_ns >= settings.min_impact_fraction * length:
+        if suspect.impact_ns >= smallest:
             suspect.kind = _kind(suspect, slow_nodes, slow_ranks)
             suspect.nodes = _top_nodes(suspect, slow_nodes, judged, features)
             found.append(suspect)
     blamed = {c for s in found for c in s.columns}
     waiting = {c for s in found for c in s.victims}
-    for column in range(features.present.shape[1]):
+    for column in range(ranks):
         if column not in blamed and (slow_ranks[column] or slow_nodes[:, column].any()):
-            suspect = _slow_suspect(column, slow_nodes, slow_ranks, judged, settings)
-            if suspect is not None and not (waiting and not suspect.sure):
+            suspect = _slow_suspect(column, slow_nodes, slow_ranks, judged, alone=ranks == 1)
+            lasting = len(suspect.nodes) > 1 or suspect.own_ns >= smallest
+            if lasting and (suspect.sure or not waiting):
                 found.append(suspect)
     found = _two_sides(found, features)
     found.sort(key=lambda s: (-s.impact_ns, -s.own_ns))
@@ -119,7 +122,7 @@ def _late_cells(met: Meetings, late: Lateness, settings: Settings) -> Bool:
     tests = max(int((met.member & late.judged[:, None]).sum()), 1)
     alone = late.last & (late.cell_p * tests <= settings.false_alarm_rate)
     flagged = (late.rank_z > 0) & (late.rank_p * late.rank_p.size <= settings.false_alarm_rate)
-    return alone | (late.last & flagged & (late.z >= min(_MIN_CELL_Z, 2.0)))
+    return alone | (late.last & flagged & (late.z >= _MIN_CELL_Z))
 
 
 def _together(cells: Bool) -> list[list[int]]:
@@ -162,7 +165,8 @@ def _late_suspect(
         float(late.rank_p[columns].min()) * late.rank_p.size,
         1.0,
     )
-    alone = alignment.present[:, columns].any(axis=1) & (alignment.present.sum(axis=1) == 1)
+    theirs = np.delete(alignment.present, columns, axis=1).any(axis=1)
+    alone = alignment.present[:, columns].any(axis=1) & ~theirs
     return Suspect(
         columns=columns,
         kind="late_launch",
@@ -212,9 +216,12 @@ def _top_nodes(
 
 
 def _slow_suspect(
-    column: int, slow_nodes: Bool, slow_ranks: Bool, judged: Durations, settings: Settings
-) -> Suspect | None:
-    """A rank whose kernels are slow although nobody (measurably) waited for it."""
+    column: int, slow_nodes: Bool, slow_ranks: Bool, judged: Durations, *, alone: bool
+) -> Suspect:
+    """A rank whose kernels are slow although nobody (measurably) waited for it.
+
+    One slow kernel that cost nobody anything is weather; the caller asks for more.
+    """
     nodes = np.flatnonzero(slow_nodes[:, column])
     whole = bool(slow_ranks[column])
     if whole:
@@ -229,7 +236,7 @@ def _slow_suspect(
     return Suspect(
         columns=[column],
         kind="slow_rank" if whole else "slow_kernel",
-        sure=bool(sided),
+        sure=bool(sided) and not alone,
         score=z,
         p=min(p, 1.0),
         nodes=nodes.tolist(),
@@ -241,14 +248,9 @@ def _slow_suspect(
 def _two_sides(found: list[Suspect], features: Features) -> list[Suspect]:
     """Suspects without a side (two peers, no history) become one that names both."""
     unsure = [s for s in found if not s.sure]
-    if not unsure:
+    if not unsure or features.present.shape[1] < 2:
         return found
     biggest = max(unsure, key=lambda s: s.own_ns)
     biggest.columns = list(range(features.present.shape[1]))
     return [s for s in found if s.sure] + [biggest]
 
-
-def copies_dominate(nodes: list[int], features: Features) -> bool:
-    """Whether most of the nodes are copies."""
-    kinds = features.kind[nodes]
-    return bool((kinds == SpanKind.MEMCPY).mean() > 0.5) if nodes else False
