@@ -129,6 +129,18 @@ class Exporter:
         self._drop([payload], "export queue full", f"{self._endpoint} takes less than arrives")
         return False
 
+    def try_offer(self, payload: Payload) -> bool:
+        """Queues a request if there is room now; for senders who can be told to wait."""
+        with self._changed:
+            if self._stop_at is not None or (
+                self._queue and self._queued + len(payload.data) > self._limit
+            ):
+                return False
+            self._queue.append(payload)
+            self._queued += len(payload.data)
+            self._changed.notify_all()
+            return True
+
     def stop(self, timeout: float) -> None:
         """Sends what is queued within ``timeout`` seconds, drops and counts the rest."""
         with self._changed:

@@ -16,6 +16,7 @@ import numpy as np
 
 from kat_otel import semconv
 from kat_otel.config import Config
+from kat_otel.kernels import classify
 from kat_otel.otlp import encode_batches
 from kat_otel.otlp.signals import LogEvent, encode_logs
 from kat_otel.processor.assembler import AssembledStep, Assembler, LateSpans
@@ -128,6 +129,8 @@ class Pipeline:
 
     def _handle(self, step: AssembledStep, now: float) -> None:
         self._books.mark(f"steps {step.ending}")
+        # Workers may call a collective a kernel: what its name tells is used from here on.
+        step = replace(step, table=classify(step.table)[0])
         report = self._judge(step)
         active = [incident for incident in report.incidents if incident.status != "resolved"]
         whole = bool(active) and self._journal.leaves_whole(active, now)

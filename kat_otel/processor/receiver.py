@@ -9,43 +9,62 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError as ProtobufDecodeError
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from kat_otel.config import ReceiverConfig
 from kat_otel.errors import DecodeError
 from kat_otel.otlp import Rejected, decode_traces
 from kat_otel.processor.channel import listen
+from kat_otel.processor.exporter import Payload, Signal
 from kat_otel.processor.intake import Batch, Intake
 from kat_otel.processor.retry_info import DETAILS_KEY, pack_retry_info
 from kat_otel.telemetry import Books
 
 __all__ = ["Receiver"]
 
-_TRACES: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+_SERVICES: Final = "/opentelemetry.proto.collector."
+_TRACES: Final = f"{_SERVICES}trace.v1.TraceService/Export"
+_PASSED_ON: Final[dict[str, tuple[Signal, Any]]] = {
+    f"{_SERVICES}logs.v1.LogsService/Export": ("logs", ExportLogsServiceRequest),
+    f"{_SERVICES}metrics.v1.MetricsService/Export": ("metrics", ExportMetricsServiceRequest),
+}
 
 logger = logging.getLogger(__name__)
 
 
 class Receiver(grpc.GenericRpcHandler):
-    """A gRPC server for OTLP traces.
+    """A gRPC server for OTLP traces; logs and metrics are passed on as they came.
 
     Args:
         config: its settings.
         intake: takes the decoded spans.
         books: counts them.
         clock: monotonic seconds.
+        pass_on: takes logs and metrics; False if there is no room now.
     """
 
     def __init__(
-        self, config: ReceiverConfig, intake: Intake, books: Books, clock: Callable[[], float]
+        self,
+        config: ReceiverConfig,
+        intake: Intake,
+        books: Books,
+        clock: Callable[[], float],
+        pass_on: Callable[[Payload], bool],
     ) -> None:
         self._config = config
         self._intake = intake
         self._books = books
         self._clock = clock
+        self._pass_on = pass_on
         self._server: grpc.Server | None = None
         self.port = 0
 
@@ -76,16 +95,29 @@ class Receiver(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Returns the handler of a method; None makes gRPC answer UNIMPLEMENTED."""
-        if handler_call_details.method != _TRACES:
-            return None
+        # No serializers: handlers get the request's bytes as they came, and answer bytes.
         make_handler: Any = grpc.unary_unary_rpc_method_handler
-        return make_handler(
-            self._export,
-            request_deserializer=None,  # the handler gets the bytes as they came
-            response_serializer=ExportTraceServiceResponse.SerializeToString,
-        )
+        method: Any = handler_call_details.method
+        if method == _TRACES:
+            return make_handler(self._export)
+        if method in _PASSED_ON:
+            return make_handler(partial(self._forward, *_PASSED_ON[method]))
+        return None
 
-    def _export(self, data: bytes, context: grpc.ServicerContext) -> ExportTraceServiceResponse:
+    def _forward(
+        self, signal: Signal, request: Any, data: bytes, context: grpc.ServicerContext
+    ) -> bytes:
+        try:
+            # Requests are joined byte by byte on their way out: one bad one would spoil others.
+            request.FromString(data)
+        except ProtobufDecodeError as error:
+            message = f"request of {len(data):,} bytes: not OTLP {signal} ({error})"
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
+        if not self._pass_on(Payload(signal, data)):
+            self._refuse(context)
+        return b""  # the empty response: all taken
+
+    def _export(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         received = self._clock()
         if not self._intake.reserve(len(data)):
             self._refuse(context)
@@ -107,12 +139,12 @@ class Receiver(grpc.GenericRpcHandler):
             response.partial_success.error_message = rejected.reason
         self._books.count("acknowledged", len(table))
         self._intake.accept(Batch(table, received, len(data)))
-        return response
+        return response.SerializeToString()
 
     def _refuse(self, context: grpc.ServicerContext) -> NoReturn:
         closing = self._intake.closed
         self._books.mark("requests refused")
-        message = "shutting down" if closing else "intake queue full, send again later"
+        message = "shutting down" if closing else "queue full, send again later"
         code = grpc.StatusCode.UNAVAILABLE
         details = pack_retry_info(int(code.value[0]), message, self._config.retry_after)
         context.set_trailing_metadata(((DETAILS_KEY, details),))

@@ -266,3 +266,66 @@ def test_health_tells_the_books(fleet, connect, judge_class):
             urllib.request.urlopen(f"{url}/other", timeout=20)
         caught.value.close()
         assert caught.value.code == 404
+
+
+def test_logs_and_metrics_of_others_pass_on_as_they_came(backend, judge_class):
+    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+
+    request = ExportLogsServiceRequest()
+    record = request.resource_logs.add().scope_logs.add().log_records.add()
+    record.body.string_value = "NVRM: Xid (PCI:0000:3b:00): 63"
+    method = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
+    with Processor(config(backend.port), judge=judge_class) as processor:
+        with grpc.insecure_channel(f"127.0.0.1:{processor.port}") as channel:
+            export = channel.unary_unary(method)
+            export(request.SerializeToString(), timeout=20)
+            with pytest.raises(grpc.RpcError) as caught:
+                export(b"\xff", timeout=20)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        backend.wait_for(lambda: backend.logs)
+    assert backend.logs == [request]
+
+
+def test_an_unknown_service_is_unimplemented(judge_class):
+    with (
+        Processor(config(None), judge=judge_class) as processor,
+        grpc.insecure_channel(f"127.0.0.1:{processor.port}") as channel,
+        pytest.raises(grpc.RpcError) as caught,
+    ):
+        channel.unary_unary("/some.Other/Call")(b"", timeout=20)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_taken_port_is_a_clear_error(judge_class):
+    from kat_otel.errors import ConfigError
+
+    with Processor(config(None), judge=judge_class) as processor:
+        taken = ReceiverConfig(endpoint=f"127.0.0.1:{processor.port}")
+        with pytest.raises(ConfigError, match="another process on that port"):
+            Processor(config(None, receiver=taken), judge=judge_class).start()
+
+
+def test_dlrm_replayed_names_the_late_ranks_and_exports_the_marked_step(dlrm, backend, judge_class):
+    from kat_otel.processor.replay import send_spans, stamp
+
+    reports = []
+    with Processor(
+        config(backend.port), on_report=lambda report, table: reports.append((report, table))
+    ) as processor:
+        send_spans(stamp(dlrm, "dlrm", 1, None), f"127.0.0.1:{processor.port}")
+    ((report, table),) = reports
+    culprits = [incident.culprit.ranks for incident in report.incidents]
+    assert [7] in culprits
+    assert not {rank for ranks in culprits for rank in ranks} & {1, 3}
+    assert len(table) == len(dlrm)
+    spans = backend.spans
+    assert len(spans) <= 2_000
+    assert set(spans.rank.tolist()) == {-1, *range(8)}
+    assert (spans.parent < 0).sum() == 1  # one tree under one root
+    marked = {
+        int(spans.rank[row])
+        for row, said in spans.attributes.items()
+        if said.get(semconv.ROLE) == "culprit" and events_of(said)
+    }
+    assert 7 in marked
+    assert balanced(processor)["acknowledged"] == len(dlrm)
