@@ -83,7 +83,7 @@ class Exporter:
         if config.endpoint is None:
             raise ValueError("an exporter needs an endpoint")
         self._config = config
-        self._books = books
+        self.books = books
         self._endpoint = config.endpoint
         self._limit = config.queue_size_mib * 2**20
         self._queue: deque[Payload] = deque()
@@ -187,7 +187,7 @@ class Exporter:
                     return
                 self._drop(payloads, f"export {failure.code.name}", failure.detail)
                 return
-            self._books.mark("export retries")
+            self.books.mark("export retries")
             pause = failure.delay_s if failure.delay_s is not None else wait * _jitter()
             if not self._pause(pause, give_up):
                 self._drop(payloads, "export gave up", f"{failure.code.name}: {failure.detail}")
@@ -222,14 +222,14 @@ class Exporter:
         if rejected or partial.error_message:
             self._log("partial", f"rejected {rejected} of {signal}: {partial.error_message}")
         rejected = min(rejected, spans)
-        self._books.count("forwarded", spans - rejected)
-        self._books.count("dropped", rejected, "rejected by endpoint")
+        self.books.count("forwarded", spans - rejected)
+        self.books.count("dropped", rejected, "rejected by endpoint")
         return None
 
     def _drop(self, payloads: list[Payload], reason: str, detail: str) -> None:
         spans = sum(payload.spans for payload in payloads)
-        self._books.count("dropped", spans, reason)
-        self._books.mark("requests dropped", len(payloads))
+        self.books.count("dropped", spans, reason)
+        self.books.mark("requests dropped", len(payloads))
         self._log(reason, f"{reason}: {len(payloads)} {payloads[0].signal} request(s): {detail}")
 
     def _log(self, topic: str, message: str) -> None:

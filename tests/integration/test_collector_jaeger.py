@@ -30,6 +30,12 @@ CACHE = Path(
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kat-otel"
 )
 DEADLINE_S = 60.0
+KAT = """
+import click
+from kat_otel.commands.process import process
+from kat_otel.commands.replay import replay
+click.Group(commands=[process, replay])()
+"""
 
 
 class Servers:
@@ -72,7 +78,7 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
     yield servers
     servers.stop()
     for name, _ in servers.running:  # pytest shows this for failed tests only
-        print(f"--- {name}\n{servers.log(name)[-4000:]}")
+        sys.stdout.write(f"--- {name}\n{servers.log(name)[-4000:]}\n")
 
 
 def free_ports(count: int) -> list[int]:
@@ -152,19 +158,15 @@ def test_the_culprit_of_a_replayed_step_is_marked_in_jaeger(traces, servers, tmp
         f"exporter: {{endpoint: '{at['back']}'}}\n"
         "metrics: {interval: 1s}\n"
     )
-    kat = [
-        sys.executable,
-        "-c",
-        "import click; from kat_otel.commands.process import process; from kat_otel.commands.replay import replay; click.Group(commands=[process, replay])()",
-    ]
+    kat = [sys.executable, "-c", KAT]
     process = servers.start("kat", [*kat, "process", "--config", str(settings)])
     until(servers, "Jaeger's API", lambda: get(f"http://{at['query']}/api/v3/services") is not None)
     until(servers, "the collector's health", lambda: get(f"http://{at['health']}"))
     until(servers, "kat process", lambda: "receiving OTLP" in servers.log("kat"))
 
+    replay_dlrm = [*kat, "replay", str(traces / "dlrm_8rank")]
     replay = subprocess.run(
-        [*kat, "replay", str(traces / "dlrm_8rank"), "--endpoint", at["grpc"]]
-        + ["--instance", "dlrm"],
+        [*replay_dlrm, "--endpoint", at["grpc"], "--instance", "dlrm"],
         capture_output=True,
         text=True,
         timeout=120,

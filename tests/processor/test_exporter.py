@@ -1,0 +1,152 @@
+"""Export to a backend that refuses, vanishes, asks for time: a real gRPC server throughout."""
+
+import logging
+import time
+
+import grpc
+import pytest
+
+from kat_otel.config import ExporterConfig, RetryConfig
+from kat_otel.otlp import encode_traces
+from kat_otel.processor.exporter import Exporter, Payload
+from kat_otel.processor.retry_info import DETAILS_KEY, pack_retry_info
+from kat_otel.telemetry import Books
+
+QUICK = RetryConfig(initial_interval=0.01, max_interval=0.05)
+
+
+@pytest.fixture
+def books() -> Books:
+    return Books()
+
+
+@pytest.fixture
+def payload(fleet) -> Payload:
+    table = fleet.rank(0, 0)
+    return Payload("traces", b"".join(encode_traces(table)), len(table))
+
+
+@pytest.fixture
+def exporter(backend, books):
+    exporter = Exporter(ExporterConfig(endpoint=f"127.0.0.1:{backend.port}", retry=QUICK), books)
+    yield exporter
+    exporter.stop(5)
+
+
+def test_unavailable_is_tried_again_until_it_is_taken(exporter, backend, books, payload):
+    for code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED):
+        backend.answers.put((code, ()))
+    exporter.start()
+    assert exporter.offer(payload)
+    backend.wait_for(lambda: backend.tables)
+    exporter.stop(5)
+    assert backend.attempts == 3
+    assert books.marked("export retries") == 2
+    assert (books.total("forwarded"), books.total("dropped")) == (11, 0)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,  # without RetryInfo
+    ],
+)
+def test_permanent_errors_are_counted_logged_and_not_tried_again(
+    code, exporter, backend, payload, caplog
+):
+    books = exporter.books
+    backend.answers.put((code, ()))
+    exporter.start()
+    with caplog.at_level(logging.WARNING):
+        exporter.offer(payload)
+        backend.wait_for(lambda: backend.attempts)
+        exporter.offer(payload)
+        backend.wait_for(lambda: backend.tables)
+        exporter.stop(5)
+    assert backend.attempts == 2
+    assert dict(books.balance().counts) == {f"dropped:export {code.name}": 11, "forwarded": 11}
+    assert code.name in caplog.text
+
+
+def test_exhausted_with_a_time_to_wait_is_tried_again_after_it(exporter, backend, books, payload):
+    details = pack_retry_info(8, "later", 0.3)
+    backend.answers.put((grpc.StatusCode.RESOURCE_EXHAUSTED, ((DETAILS_KEY, details),)))
+    begun = time.monotonic()
+    exporter.start()
+    exporter.offer(payload)
+    backend.wait_for(lambda: backend.tables)
+    assert time.monotonic() - begun >= 0.3
+    exporter.stop(5)
+    assert books.total("forwarded") == 11
+
+
+def test_spans_that_the_backend_rejects_are_counted(exporter, backend, books, payload):
+    backend.rejected = 4
+    exporter.start()
+    exporter.offer(payload)
+    exporter.stop(5)
+    assert dict(books.balance().counts) == {"forwarded": 7, "dropped:rejected by endpoint": 4}
+
+
+def test_one_bad_request_does_not_take_its_neighbours_down(exporter, backend, books, payload):
+    backend.answers.put((grpc.StatusCode.INVALID_ARGUMENT, ()))  # to the three joined
+    backend.answers.put((grpc.StatusCode.INVALID_ARGUMENT, ()))  # to the first alone
+    for _ in range(3):
+        exporter.offer(payload)
+    exporter.start()
+    exporter.stop(5)
+    assert backend.attempts == 4
+    assert (books.total("forwarded"), books.total("dropped")) == (22, 11)
+
+
+def test_an_endpoint_that_stays_away_costs_bounded_memory_and_time(books, payload, free_port):
+    config = ExporterConfig(
+        endpoint=f"127.0.0.1:{free_port}", queue_size_mib=1, queue_wait=0.05, retry=QUICK
+    )
+    exporter = Exporter(config, books)
+    exporter.start()
+    large = Payload("traces", payload.data * 100, 1_100)
+    taken = 0
+    while exporter.offer(large):
+        taken += 1
+        assert taken * len(large.data) < 6 * 2**20, "the queue has no bound"
+    begun = time.monotonic()
+    assert not exporter.offer(large)
+    assert time.monotonic() - begun < 2
+    exporter.stop(0.2)
+    assert time.monotonic() - begun < 5
+    assert books.total("forwarded") == 0
+    assert books.total("dropped") == 1_100 * (taken + 2)
+    assert not exporter.try_offer(payload)
+
+
+def test_a_request_older_than_max_elapsed_time_is_given_up(books, payload, free_port):
+    retry = RetryConfig(initial_interval=0.01, max_interval=0.02, max_elapsed_time=0.1)
+    exporter = Exporter(ExporterConfig(endpoint=f"127.0.0.1:{free_port}", retry=retry), books)
+    exporter.start()
+    exporter.offer(payload)
+    exporter.stop(10)
+    assert dict(books.balance().counts) == {"dropped:export gave up": 11}
+
+
+def test_headers_and_gzip_reach_the_backend(backend, books, payload):
+    seen = []
+    take = backend.service
+
+    def service(details):
+        seen.append(dict(details.invocation_metadata))
+        return take(details)
+
+    backend.service = service
+    config = ExporterConfig(
+        endpoint=f"127.0.0.1:{backend.port}", headers={"X-Tenant": "a"}, compression="gzip"
+    )
+    exporter = Exporter(config, books)
+    exporter.start()
+    exporter.offer(payload)
+    exporter.stop(5)
+    assert seen[0]["x-tenant"] == "a"
+    assert books.total("forwarded") == 11
