@@ -30,7 +30,8 @@ def assemble(draft: Draft, default_step: int = 0) -> SpanTable:
     """Returns the draft's spans with steps and parents, worker steps at the end.
 
     Args:
-        draft: the spans of one file; its ``step`` and ``parent`` columns are overwritten.
+        draft: the spans of one file. It is used up: its table is empty afterwards, so that the
+            columns are never in memory twice.
         default_step: number of the step if nothing in the file marks any.
     """
     table = draft.table
@@ -52,7 +53,8 @@ def assemble(draft: Draft, default_step: int = 0) -> SpanTable:
     abroad = (table.parent >= 0) & (table.step[np.maximum(table.parent, 0)] != table.step)
     table.parent[abroad] = NO_PARENT
     _note_missing_launches(draft, launch_of)
-    return _with_worker_steps(table)
+    del table, launch_of, inner, nested, abroad, host
+    return _with_worker_steps(draft)
 
 
 def _join(draft: Draft) -> Int64:
@@ -115,8 +117,9 @@ def _note_missing_launches(draft: Draft, launch_of: Int64) -> None:
         )
 
 
-def _with_worker_steps(table: SpanTable) -> SpanTable:
-    """Returns the table with one row more per resource and step, parent of all that had none."""
+def _with_worker_steps(draft: Draft) -> SpanTable:
+    """Returns the spans with one row more per resource and step, parent of all that had none."""
+    table, draft.table = draft.table, SpanTable.empty()
     count = len(table)
     base = int(table.step.min(initial=0))
     span = int(table.step.max(initial=0)) - base + 1
@@ -129,6 +132,7 @@ def _with_worker_steps(table: SpanTable) -> SpanTable:
     np.maximum.at(end, key_of, table.end_ns)
     orphans = np.flatnonzero(table.parent == NO_PARENT)
     table.parent[orphans] = count + key_of[orphans]
+    del key_of, orphans
     more = SpanTableBuilder()
     more.append(
         len(keys),
@@ -140,7 +144,9 @@ def _with_worker_steps(table: SpanTable) -> SpanTable:
         step=keys % span + base,
     )
     rows = more.build()
-    columns: dict[str, Any] = {
-        name: np.concatenate([getattr(table, name), getattr(rows, name)]) for name in COLUMNS
-    }
-    return SpanTable(table.strings, table.resources, attributes=table.attributes, **columns)
+    strings, resources, attributes = table.strings, table.resources, table.attributes
+    columns: dict[str, Any] = {name: getattr(table, name) for name in COLUMNS}
+    del table
+    for name in COLUMNS:  # one by one: each old column goes before the next is copied
+        columns[name] = np.concatenate([columns[name], getattr(rows, name)])
+    return SpanTable(strings, resources, attributes=attributes, **columns)

@@ -148,20 +148,21 @@ def _gunzip(path: Path, blocks: Iterator[bytes], size: int) -> Iterator[bytes]:
     try:
         for block in blocks:
             packed += len(block)
-            while block:
-                if inflate.eof:  # another gzip member follows; zero padding is allowed after one
-                    block = block.lstrip(b"\0")
-                    if not block:
+            rest = block
+            while rest:
+                if inflate.eof:  # another member follows; zeros may pad the end of one
+                    rest = rest.lstrip(b"\0")
+                    if not rest:
                         break
                     inflate = zlib.decompressobj(wbits=31)
-                data = inflate.decompress(block, size)
+                data = inflate.decompress(rest, size)
                 out += len(data)
                 if data:
                     yield data
-                block = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
-            while not inflate.eof and (data := inflate.decompress(b"", size)):
-                out += len(data)  # zlib may hold back output that did not fit
-                yield data
+                rest = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
+        while not inflate.eof and (held := inflate.decompress(b"", size)):
+            out += len(held)  # zlib may hold back output that did not fit
+            yield held
     except zlib.error as error:
         raise TraceFileError(
             str(path),

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,7 @@ def read_kineto(path: Path) -> Draft:
     scanner = EventScanner()
     reader = _Columns()
     error: TraceFileError | None = None
+    about: dict[str, Any] = {}
     try:
         for chunk in byte_chunks(path):
             run = scanner.feed(chunk)
@@ -93,7 +94,7 @@ def _frame_of(path: Path, scanner: EventScanner) -> dict[str, Any]:
             place=f"after byte {scanner.offset:,} uncompressed",
             remedy=_REMEDY,
         ) from error
-    return frame if isinstance(frame, dict) else {}
+    return _dictionary(frame)
 
 
 def _head_of(scanner: EventScanner) -> dict[str, Any]:
@@ -102,7 +103,20 @@ def _head_of(scanner: EventScanner) -> dict[str, Any]:
         frame = json.loads(scanner.frame.partition(b"]}")[0] + b"]}")
     except (ValueError, RecursionError):
         return {}
-    return frame if isinstance(frame, dict) else {}
+    return _dictionary(frame)
+
+
+class _Lanes(dict[tuple[int | str | None, int | str | None], int]):
+    """(process, thread) as the file says them -> number of the lane."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: list[int] = []
+
+    def __missing__(self, key: tuple[int | str | None, int | str | None]) -> int:
+        number = self[key] = len(self)
+        self.threads.append(key[1] if isinstance(key[1], int) else 0)
+        return number
 
 
 class _Columns:
@@ -114,7 +128,7 @@ class _Columns:
         self._names = Interner(self._builder.strings)
         self._sizes: dict[Any, int] = {None: 0}
         self._groups: dict[tuple[str | None, str | None], int] = {}
-        self._lanes: dict[tuple[Any, Any], int] = {}
+        self._lanes = _Lanes()
         self._lane_chunks: list[NDArray[np.int32]] = []
         self._annotations: set[int] = set()
         self._devices: Counter[int] = Counter()
@@ -145,49 +159,40 @@ class _Columns:
         self._odd += int(np.count_nonzero(~times.sane & (kind != UNKNOWN)))
         usable = times.sane & (kind != UNKNOWN)
         host = (kind == SpanKind.HOST_OP) | (kind == SpanKind.LAUNCH)
-        self._append(events, times.start, times.duration, kind, np.flatnonzero(usable & host), True)
-        self._append(
-            events, times.start, times.duration, kind, np.flatnonzero(usable & ~host), False
-        )
+        for side in (usable & host, usable & ~host):
+            rows = np.flatnonzero(side)
+            if len(rows):
+                chosen = [events[i] for i in rows.tolist()]
+                common = {
+                    "start_ns": times.start[rows],
+                    "duration_ns": times.duration[rows],
+                    "kind": kind[rows],
+                }
+                self._append(chosen, common)
 
-    def _append(
-        self,
-        events: list[Event],
-        start: NDArray[np.int64],
-        duration: NDArray[np.int64],
-        kind: NDArray[np.int16],
-        rows: NDArray[np.int64],
-        host: bool,
-    ) -> None:
-        chosen = [events[i] for i in rows.tolist()]
-        if not chosen:
-            return
-        args = [event.args or _NOTHING for event in chosen]
-        names = np.array([self._names[event.name] for event in chosen], dtype=np.int32)
-        columns: dict[str, Any] = {
-            "start_ns": start[rows],
-            "duration_ns": duration[rows],
-            "kind": kind[rows],
+    def _append(self, events: list[Event], columns: dict[str, Any]) -> None:
+        """Adds events that are all the host's, or all the GPU's."""
+        args = [event.args or _NOTHING for event in events]
+        names = np.array([self._names[event.name] for event in events], dtype=np.int32)
+        columns |= {
             "name": names,
             "resource": self._resource,
             "correlation": [UNKNOWN if a.correlation is None else a.correlation for a in args],
         }
-        if host:
-            lanes = [self._lane(event.pid, event.tid) for event in chosen]
-            lane = np.array(lanes, dtype=np.int32)
-            columns["thread"] = [_thread(event.tid) for event in chosen]
-            self._annotations.update(
-                names[i] for i, event in enumerate(chosen) if event.cat in _ANNOTATIONS
-            )
+        kind = columns["kind"]
+        if kind[0] in (SpanKind.HOST_OP, SpanKind.LAUNCH):
+            lane = np.array([self._lanes[e.pid, e.tid] for e in events], dtype=np.int32)
+            columns["thread"] = np.array(self._lanes.threads, dtype=np.int64)[lane]
+            marked = [event.cat in _ANNOTATIONS for event in events]
+            self._annotations.update(np.unique(names[marked]).tolist())
         else:
-            lane = np.full(len(chosen), NO_LANE, dtype=np.int32)
-            columns |= self._gpu_columns(chosen, args)
+            lane = np.full(len(events), NO_LANE, dtype=np.int32)
+            columns |= self._gpu_columns(events, args)
+            told = np.array([a.collective is not None for a in args])
             columns["kind"] = np.where(
-                [a.collective is not None for a in args] & (kind[rows] == SpanKind.KERNEL),
-                np.int16(SpanKind.COLLECTIVE),
-                kind[rows],
+                told & (kind == SpanKind.KERNEL), np.int16(SpanKind.COLLECTIVE), kind
             )
-        self._builder.append(len(chosen), **columns)
+        self._builder.append(len(events), **columns)
         self._lane_chunks.append(lane)
 
     def _gpu_columns(self, events: Sequence[Event], args: Sequence[Args]) -> dict[str, Any]:
@@ -202,9 +207,6 @@ class _Columns:
             "group": [self._group(a.group, a.group_ranks) for a in args],
             "sequence": [UNKNOWN if a.sequence is None else a.sequence for a in args],
         }
-
-    def _lane(self, pid: Any, tid: Any) -> int:
-        return self._lanes.setdefault((pid, tid), len(self._lanes))
 
     def _size(self, size: tuple[int, ...] | str | None) -> int:
         index = self._sizes.get(size)
@@ -227,9 +229,7 @@ class _Columns:
         """Returns the draft; ``about`` is the file without its events."""
         resource, rank_known = _resource_of(path, about, self._devices)
         resolution = 1 if self._fractional else 1000
-        self._builder.replace_resource(
-            self._resource, replace(resource, resolution_ns=resolution)
-        )
+        self._builder.replace_resource(self._resource, replace(resource, resolution_ns=resolution))
         table = self._builder.build()
         base = about.get("baseTimeNanoseconds")
         if isinstance(base, int) and not isinstance(base, bool) and 0 <= base < 2**62:
@@ -239,7 +239,12 @@ class _Columns:
         notes = self._notes(path)
         lane = np.concatenate([np.empty(0, np.int32), *self._lane_chunks])
         return Draft(
-            table, lane, annotations=self._annotations, rank_known=[rank_known], notes=notes, error=error
+            table,
+            lane,
+            annotations=self._annotations,
+            rank_known=[rank_known],
+            notes=notes,
+            error=error,
         )
 
     def _notes(self, path: Path) -> list[str]:
@@ -261,30 +266,27 @@ class _Columns:
 
 
 def _resource_of(path: Path, about: dict[str, Any], devices: Counter[int]) -> tuple[Resource, bool]:
-    info = about.get("distributedInfo")
-    info = info if isinstance(info, dict) else {}
-    rank, world = info.get("rank"), info.get("world_size")
-    known = _is_rank(rank)
+    info = _dictionary(about.get("distributedInfo"))
+    rank, world = _number(info.get("rank")), _number(info.get("world_size"))
     host = about.get("hostname") or about.get("host_name")
-    device = devices.most_common(1)[0][0] if devices else UNKNOWN
-    return (
-        Resource(
-            rank=rank if known else UNKNOWN,
-            world_size=world if _is_rank(world) else UNKNOWN,
-            device=device,
-            host=host if isinstance(host, str) else "",
-            source=str(path),
-        ),
-        known,
+    resource = Resource(
+        rank=rank,
+        world_size=world,
+        device=devices.most_common(1)[0][0] if devices else UNKNOWN,
+        host=host if isinstance(host, str) else "",
+        source=str(path),
     )
+    return resource, rank != UNKNOWN
 
 
-def _is_rank(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+def _dictionary(value: object) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
-def _thread(tid: Any) -> int:
-    return tid if isinstance(tid, int) else 0
+def _number(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31:
+        return value
+    return UNKNOWN
 
 
 def _stream(event: Event, args: Args) -> int:

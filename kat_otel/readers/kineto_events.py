@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 import numpy as np
@@ -87,7 +87,15 @@ class _ExactEvent(Event, gc=False):
 
 _FAST = msgspec.json.Decoder(list[Event])
 _EXACT = msgspec.json.Decoder(list[_ExactEvent])
-_INTEGER_FIELDS = ("correlation", "device", "bytes", "graph id", "graph node id", "In msg nelems", "Seq")
+_INTEGER_FIELDS = (
+    "correlation",
+    "device",
+    "bytes",
+    "graph id",
+    "graph node id",
+    "In msg nelems",
+    "Seq",
+)
 _LARGEST_US = 2**63 / 1000 - 1
 _FLOAT_TELLS_NS = 2.0**43
 """Microseconds up to which a float64 still tells single nanoseconds: 101 days after its base."""
@@ -123,7 +131,8 @@ def decode_run(run: EventRun, *, exact: bool = False) -> tuple[list[Event], int]
         try:
             raw = json.loads(text)
             if isinstance(raw, dict):
-                events.append(msgspec.convert(_mend(raw), kind, strict=False))
+                whole = _mend(cast("dict[str, Any]", raw))
+                events.append(msgspec.convert(whole, kind, strict=False))
         except (ValueError, RecursionError, msgspec.ValidationError):
             lost += 1
     return events, lost
@@ -137,8 +146,8 @@ def _mend(raw: dict[str, Any]) -> dict[str, Any]:
     try:
         msgspec.convert(args, Args, strict=False)
     except msgspec.ValidationError:
-        kept = {k: args[k] for k in _INTEGER_FIELDS if _is_integer(args.get(k))} if isinstance(args, dict) else {}
-        return {**raw, "args": kept}
+        known = cast("dict[str, Any]", args) if isinstance(args, dict) else {}
+        return {**raw, "args": {k: known[k] for k in _INTEGER_FIELDS if _is_integer(known.get(k))}}
     return raw
 
 
@@ -154,7 +163,10 @@ def times_of(events: list[Event]) -> Times:
         start_us = np.array([np.nan if s is None else float(s) for s in stamps])
         sane = np.abs(start_us) < _LARGEST_US
         start = np.array(
-            [int(s * 1000) if ok and s is not None else 0 for s, ok in zip(stamps, sane, strict=True)],
+            [
+                int(s * 1000) if ok and s is not None else 0
+                for s, ok in zip(stamps, sane, strict=True)
+            ],
             dtype=np.int64,
         )
         fractional = bool((start % 1000 != 0).any())

@@ -11,7 +11,7 @@ import re
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,15 @@ _COPIES = {
     1: "HtoD", 2: "DtoH", 3: "HtoA", 4: "AtoH", 5: "AtoA", 6: "AtoD", 7: "DtoA", 8: "DtoD",
     9: "HtoH", 10: "PtoP", 11: "UVM HtoD", 12: "UVM DtoH", 13: "UVM DtoD",
 }  # fmt: skip
-_MEMORIES = {0: "Pageable", 1: "Pinned", 2: "Device", 3: "Array", 4: "Managed", 5: "Device Static", 6: "Managed Static"}
+_MEMORIES = {
+    0: "Pageable",
+    1: "Pinned",
+    2: "Device",
+    3: "Array",
+    4: "Managed",
+    5: "Device Static",
+    6: "Managed Static",
+}
 _SYNCS = {1: "Event Sync", 2: "Stream Wait Event", 3: "Stream Sync", 4: "Context Sync"}
 _SYNC_CALL = re.compile(r"Synchronize")
 _VERSIONED = re.compile(r"_v\d{4,5}(_ptsz|_ptds)?$")
@@ -59,7 +67,7 @@ def read_nsys(path: Path) -> Draft:
 
 
 @contextmanager
-def _unpacked(path: Path) -> Iterator[Path]:
+def _unpacked(path: Path) -> Generator[Path]:
     """Gives the database as a file that SQLite can open: itself, or its unzipped copy."""
     with path.open("rb") as file:
         gzipped = file.read(2) == b"\x1f\x8b"
@@ -103,7 +111,11 @@ def _read(path: Path, database: sqlite3.Connection) -> Draft:
             remedy=_REMEDY,
         )
     target = read_target(database)
-    columns = _Columns(Strings(database, names := Interner((builder := SpanTableBuilder()).strings), str(path)), names, builder)
+    columns = _Columns(
+        Strings(database, names := Interner((builder := SpanTableBuilder()).strings), str(path)),
+        names,
+        builder,
+    )
     for table in TABLES:
         for values, texts in read_rows(database, table, str(path)):
             columns.add(table, values, texts)
@@ -173,11 +185,11 @@ class _Columns:
             key = values["copy"] << 16 | (values["from"] & 0xFF) << 8 | (values["to"] & 0xFF)
             return self._named(key, _copy_name)
         if "sync" in values:
-            return self._named(values["sync"], lambda sync: _SYNCS.get(sync, "Sync"))
+            return self._named(values["sync"], _sync_name)
         fixed = "Memset (Device)" if table.kind == SpanKind.MEMSET else "CUDA graph"
         return np.full(len(values["start"]), self._names[fixed], dtype=np.int32)
 
-    def _named(self, keys: NDArray[np.int64], name_of: Any) -> NDArray[np.int32]:
+    def _named(self, keys: NDArray[np.int64], name_of: Callable[[int], str]) -> NDArray[np.int32]:
         distinct, place = np.unique(keys, return_inverse=True)
         return np.array([self._names[name_of(int(k))] for k in distinct], dtype=np.int32)[place]
 
@@ -185,10 +197,8 @@ class _Columns:
         self, x: NDArray[np.int64], y: NDArray[np.int64], z: NDArray[np.int64]
     ) -> NDArray[np.int32]:
         # y and z have at most 65,535 blocks (threads: 1,024), so all three fit one integer.
-        return self._named(
-            (x & 0x7FFFFFFF) << 32 | (y & 0xFFFF) << 16 | (z & 0xFFFF),
-            lambda key: f"{key >> 32},{key >> 16 & 0xFFFF},{key & 0xFFFF}",
-        )
+        packed = (x & 0x7FFFFFFF) << 32 | (y & 0xFFFF) << 16 | (z & 0xFFFF)
+        return self._named(packed, _size_text)
 
     def finish(self, path: Path, target: Target) -> Draft:
         """Returns the draft: resources, absolute times, and which host work belongs to whom."""
@@ -208,12 +218,21 @@ class _Columns:
         lanes, lane = np.unique(thread, return_inverse=True)
         lane = (lane - int(len(lanes) > 0 and lanes[0] == NO_LANE)).astype(np.int32)
         _, process_index = np.unique(process, return_inverse=True)
-        owner = owners_of(table, np.searchsorted(numbers, device), device != UNKNOWN, lane, process_index, len(numbers))
+        owner = owners_of(
+            table,
+            device=np.searchsorted(numbers, device),
+            on_device=device != UNKNOWN,
+            lane=lane,
+            process=process_index,
+            devices=len(numbers),
+        )
         table.resource[:] = np.maximum(owner, 0)
         homeless = owner < 0
         if homeless.any():
             count = int(np.count_nonzero(homeless))
-            notes.append(f"{path.name}: {count:,} host spans of processes that drive no GPU left out")
+            notes.append(
+                f"{path.name}: {count:,} host spans of processes that drive no GPU left out"
+            )
             keep = ~homeless
             table, lane, process_index = table.take(keep), lane[keep], process_index[keep]
         if self._odd:
@@ -241,9 +260,19 @@ class _Columns:
     def _to_unix(self, path: Path, table: SpanTable, target: Target, notes: list[str]) -> None:
         epoch = target.epoch_of_clock(int(table.start_ns.min(initial=2**62)))
         if epoch is None:
-            notes.append(f"{path.name}: the start of the session is not recorded: times are relative")
+            notes.append(
+                f"{path.name}: the start of the session is not recorded: times are relative"
+            )
         else:
             table.start_ns[:] += epoch
+
+
+def _sync_name(kind: int) -> str:
+    return _SYNCS.get(kind, "Sync")
+
+
+def _size_text(key: int) -> str:
+    return f"{key >> 32},{key >> 16 & 0xFFFF},{key & 0xFFFF}"
 
 
 def _copy_name(key: int) -> str:

@@ -17,6 +17,7 @@ NOBODY = -1
 
 def owners_of(
     table: SpanTable,
+    *,
     device: NDArray[Any],
     on_device: NDArray[np.bool_],
     lane: NDArray[np.int32],
@@ -37,7 +38,9 @@ def owners_of(
         devices: how many there are.
     """
     owner = np.where(on_device, device, NOBODY).astype(np.int64)
-    by_process = _most(process[on_device], owner[on_device], int(process.max(initial=0)) + 1, devices)
+    by_process = _most(
+        process[on_device], owner[on_device], int(process.max(initial=0)) + 1, devices
+    )
     work = np.flatnonzero(on_device)
     calls = np.flatnonzero(
         ((table.kind == SpanKind.LAUNCH) | (table.kind == SpanKind.SYNC)) & (lane >= 0)

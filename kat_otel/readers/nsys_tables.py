@@ -114,9 +114,7 @@ def read_rows(
         present = columns_of(database, table.name)
         if not {"start", "end"} <= present:
             return
-        wanted = {
-            ours: _expression(theirs, present) for ours, theirs in table.columns.items()
-        }
+        wanted = {ours: _expression(theirs, present) for ours, theirs in table.columns.items()}
         selected = list(wanted.values())
         if table.text:
             selected.append(_text_expression(present, database))
@@ -149,7 +147,8 @@ def _text_expression(present: set[str], database: sqlite3.Connection) -> str:
         sources.append('(SELECT "value" FROM StringIds WHERE StringIds.id = "textId")')
     text = f"COALESCE({', '.join([*sources, repr('')])}, '')"
     # torch's emit_nvtx appends a number that makes each call's name its own.
-    return f"CASE instr({text}, ', op_id = ') WHEN 0 THEN {text} ELSE substr({text}, 1, instr({text}, ', op_id = ') - 1) END"
+    at = f"instr({text}, ', op_id = ')"
+    return f"CASE {at} WHEN 0 THEN {text} ELSE substr({text}, 1, {at} - 1) END"
 
 
 class Strings:

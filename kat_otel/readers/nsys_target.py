@@ -93,7 +93,9 @@ def _read_environment(database: sqlite3.Connection, target: Target) -> None:
     target.world_size = next((variables[v] for v in _SIZE_VARIABLES if v in variables), UNKNOWN)
 
 
-def _first(database: sqlite3.Connection, table: str, columns: tuple[str, ...]) -> tuple[object, ...]:
+def _first(
+    database: sqlite3.Connection, table: str, columns: tuple[str, ...]
+) -> tuple[object, ...]:
     if not set(columns) <= columns_of(database, table):
         return (None,) * len(columns)
     listed = ", ".join(f'"{column}"' for column in columns)

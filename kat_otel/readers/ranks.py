@@ -38,7 +38,7 @@ class RankClaim:
 
 
 def rank_in_file_name(name: str) -> int | None:
-    """Returns the rank that a file's name tells (``trace_rank3.json``, ``worker3.x.json``), if any."""
+    """Returns the rank that a name tells (``trace_rank3.json``, ``worker3.x.json``), if any."""
     for pattern in _IN_NAME:
         if match := pattern.search(name):
             return int(match[1])
@@ -105,5 +105,5 @@ def _note_doubles(settled: Sequence[Sequence[Resource]], notes: list[str]) -> No
     for rank, count in sorted(files.items()):
         if count > 1:
             notes.append(
-                f"{count} files say that they are rank {rank}: they are read as windows of one worker"
+                f"{count} files say that they are rank {rank}: read as windows of one worker"
             )

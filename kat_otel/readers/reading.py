@@ -52,6 +52,7 @@ def read(paths: Sequence[str | Path]) -> ReadResult:
     foreign = [path.name for path in found.passed_over]
     tables: list[SpanTable] = []
     claims: list[RankClaim] = []
+    relink = False
     default_step = _agreed_step(found.files)
     for path in found.files:
         try:
@@ -71,6 +72,7 @@ def read(paths: Sequence[str | Path]) -> ReadResult:
                 continue
             notes.append(f"{path.name}: {len(draft.table):,} spans before the damage are read")
         claims.append(RankClaim(str(path), draft.resources, tuple(draft.rank_known)))
+        relink |= draft.has_ids
         tables.append(draft.table if draft.has_ids else assemble(draft, default_step))
         notes.extend(draft.notes)
     if foreign:
@@ -78,7 +80,12 @@ def read(paths: Sequence[str | Path]) -> ReadResult:
     resources, rank_notes = settle_ranks(claims)
     tables = [replace(t, resources=r) for t, r in zip(tables, resources, strict=True)]
     files = [claim.file for claim in claims]
-    return ReadResult(identify(tables, files), notes + rank_notes, errors, files)
+    table = identify(tables, files)
+    if relink:
+        from kat_otel.otlp.link import link_parents  # noqa: PLC0415 - see _read_one
+
+        table = link_parents(table)  # a parent may stand in another file
+    return ReadResult(table, notes + rank_notes, errors, files)
 
 
 def _read_one(path: Path) -> Draft:
@@ -87,6 +94,11 @@ def _read_one(path: Path) -> Draft:
             return read_kineto(path)
         case Format.SQLITE:
             return read_nsys(path)
+        case Format.OTLP_JSON | Format.OTLP_PROTO as found:
+            # Imported late: protobuf takes a tenth of a second that other formats need not pay.
+            from kat_otel.readers.otlp_files import read_otlp_json, read_otlp_proto  # noqa: PLC0415
+
+            return (read_otlp_json if found is Format.OTLP_JSON else read_otlp_proto)(path)
         case _:
             raise ForeignFileError(str(path), _FOREIGN, remedy=_READABLE)
 

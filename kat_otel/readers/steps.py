@@ -8,13 +8,13 @@ Where nothing marks a step, the whole file is one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Marks", "choose_family", "find_marks", "fill_along", "step_at", "step_in_file_name"]
+__all__ = ["Marks", "choose_family", "fill_along", "find_marks", "step_at", "step_in_file_name"]
 
 MARK_FAMILIES: tuple[re.Pattern[str], ...] = (
     re.compile(r"ProfilerStep#(\d+)$"),
@@ -55,7 +55,7 @@ def choose_family(names: Iterable[str]) -> re.Pattern[str] | None:
 
 
 def find_marks(
-    family: re.Pattern[str] | None, names: Sequence[str], start_ns: Int64, default_step: int
+    family: re.Pattern[str] | None, names: list[str], start_ns: Int64, default_step: int
 ) -> Marks:
     """Returns the steps of one worker.
 
@@ -72,10 +72,10 @@ def find_marks(
     steps: list[int] = []
     seen: set[int] = set()
     if family is not None:
-        for position in np.argsort(start_ns, kind="stable").tolist():
+        order: list[int] = np.argsort(start_ns, kind="stable").tolist()
+        for position in order:
             match = family.match(names[position])
-            assert match is not None, "the caller selects by the family"
-            step = min(int(match[1]), _MAX_STEP) if family.groups else len(steps)
+            step = min(int(match[1]), _MAX_STEP) if match and family.groups else len(steps)
             if step not in seen:
                 seen.add(step)
                 starts.append(int(start_ns[position]))
@@ -91,7 +91,9 @@ def step_at(marks: Marks, time_ns: Int64) -> Int32:
     return marks.step[np.maximum(place, 0)]
 
 
-def fill_along(stream: NDArray[np.integer], start_ns: Int64, value: Int32, known: NDArray[np.bool_]) -> Int32:
+def fill_along(
+    stream: NDArray[np.integer], start_ns: Int64, value: Int32, known: NDArray[np.bool_]
+) -> Int32:
     """Returns ``value`` with unknown places filled from the nearest earlier known on the stream.
 
     A stream runs in order, so work without a launch record belongs to the step of the work
@@ -113,9 +115,11 @@ def fill_along(stream: NDArray[np.integer], start_ns: Int64, value: Int32, known
     first = np.maximum.accumulate(np.where(new, place, 0))
     before = np.maximum.accumulate(np.where(sure, place, -1))
     after = np.minimum.accumulate(np.where(sure, place, len(order))[::-1])[::-1]
-    last = len(order) - 1 - np.maximum.accumulate(
-        np.where(np.append(new[1:], True)[::-1], place, 0)
-    )[::-1]
+    last = (
+        len(order)
+        - 1
+        - np.maximum.accumulate(np.where(np.append(new[1:], True)[::-1], place, 0))[::-1]
+    )
     source = np.where(before >= first, before, np.where(after <= last, after, place))
     filled = value.copy()
     filled[order] = value[order[source]]

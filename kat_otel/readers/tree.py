@@ -31,9 +31,11 @@ def join_launches(
     kernels may name one launch (a graph); of several launches with one id the first counts.
 
     Args:
-        launch_process, launch_correlation: integers ``(m,)``; CUPTI counts from 1, so 0 and
-            below join nothing.
-        process, correlation: integers ``(n,)`` of the GPU work.
+        launch_process: process of each call, integers ``(m,)``.
+        launch_correlation: their ids, integers ``(m,)``; CUPTI counts from 1, so 0 and below
+            join nothing.
+        process: process of the GPU work, integers ``(n,)``.
+        correlation: its ids, integers ``(n,)``.
 
     Returns:
         Positions among the launches, int64 ``(n,)``; NO_PARENT where no launch was recorded.
@@ -68,7 +70,8 @@ def innermost_enclosing(
 
     Args:
         lane: host thread of each interval, integers ``(n,)``.
-        start, end: ns, int64 ``(n,)``.
+        start: ns, int64 ``(n,)``.
+        end: ns, int64 ``(n,)``.
         depth_hint: integers ``(n,)``; of equal starts the smaller hint is the outer one.
         tolerance_ns: smallest time difference that the source's clock can tell, less one unit.
 
@@ -92,8 +95,8 @@ def innermost_enclosing(
     return parent
 
 
-def _nearest_earlier_at_least(values: Int64, need: Int64) -> Int64:
-    """Returns for each i the largest j < i with ``values[j] >= need[i]``, or -1, int64 ``(n,)``.
+def _nearest_earlier_at_least(values: Int64, need: Int64) -> Int32:
+    """Returns for each i the largest j < i with ``values[j] >= need[i]``, or -1, int32 ``(n,)``.
 
     A segment tree of maxima, climbed and descended by all i at once: O(n log n) whatever the
     data, where walking up a stack would be quadratic on hostile input.
@@ -104,23 +107,32 @@ def _nearest_earlier_at_least(values: Int64, need: Int64) -> Int64:
     tops[size : size + count] = values
     level = size
     while level > 1:
-        np.maximum(tops[level : 2 * level : 2], tops[level + 1 : 2 * level : 2],
-                   out=tops[level // 2 : level])
+        np.maximum(
+            tops[level : 2 * level : 2],
+            tops[level + 1 : 2 * level : 2],
+            out=tops[level // 2 : level],
+        )
         level //= 2
-    found = np.full(count, -1, dtype=np.int64)
-    active = np.arange(count)
-    node = active + size
-    hits: list[tuple[Int64, Int64]] = []
+    found = np.full(count, -1, dtype=np.int32)
+    active = np.arange(count, dtype=np.int32)
+    node = active + np.int32(size)
     while len(active):
-        left = node - 1
-        hit = (node & 1 == 1) & (node > 1) & (tops[left] >= need[active])
-        if hit.any():
-            hits.append((active[hit], left[hit]))
-        onward = ~hit & (node > 1)
+        odd = np.flatnonzero((node & 1 == 1) & (node > 1))  # their left neighbour stands before
+        hit = odd[tops[node[odd] - 1] >= need[active[odd]]]
+        who = active[hit]
+        found[who] = _rightmost(tops, node[hit] - 1, need[who], size) - size
+        onward = node > 1
+        onward[hit] = False
         active, node = active[onward], node[onward] >> 1
-    for who, at in hits:
-        while at[0] < size:  # all hits of one round lie on one level
-            right = 2 * at + 1
-            at = np.where(tops[right] >= need[who], right, right - 1)
-        found[who] = at - size
     return found
+
+
+def _rightmost(tops: Int64, node: Int32, need: Int64, size: int) -> Int32:
+    """Returns the rightmost leaf at or below each node whose value is large enough.
+
+    All nodes lie on one level, and below each there is such a leaf.
+    """
+    while len(node) and node[0] < size:
+        right = 2 * node + 1
+        node = np.where(tops[right] >= need, right, right - 1)
+    return node
