@@ -107,6 +107,7 @@ class _Pending:
     complete_since: float = math.inf
     tables: list[SpanTable] = field(default_factory=list[SpanTable])
     ranks: dict[int, _Rank] = field(default_factory=dict[int, _Rank])
+    closed: int = 0  # ranks that closed the step; counted on, as there may be thousands
     spans: int = 0
     size: int = 0
 
@@ -120,8 +121,10 @@ class _Pending:
             table = table.take(np.sort(new))
         if len(table) == 0:
             return repeated
+        was_closed = progress.closed
         progress.ids = np.union1d(progress.ids, ids)
         self._read_worker_step(table, progress)
+        self.closed += progress.closed - was_closed
         if self.number == UNKNOWN:
             self.number = int(table.step.max())
         used: list[int] = np.unique(table.resource).tolist()
@@ -145,10 +148,6 @@ class _Pending:
     def wanted(self) -> int:
         """Ranks that must close the step; 0 if nobody said."""
         return self.group_size or self.world_size
-
-    @property
-    def closed(self) -> int:
-        return sum(rank.closed for rank in self.ranks.values())
 
     @property
     def complete(self) -> bool:

@@ -40,6 +40,7 @@ class Root(NamedTuple):
         summarised: spans left out.
         missing_ranks: ranks that never closed the step.
         notes: why the step could not be judged in full, or ``""``.
+        reports: whether its events carry the whole report objects.
     """
 
     instance: str
@@ -47,6 +48,7 @@ class Root(NamedTuple):
     summarised: int
     missing_ranks: Sequence[int]
     notes: str = ""
+    reports: bool = True
 
 
 def with_root(
@@ -79,7 +81,7 @@ def with_root(
     if incidents:
         lists[semconv.INCIDENT_IDS] = [incident.id for incident in incidents]
     page = next((incident for incident in incidents if incident.page), None)
-    events = tuple(_event(incident, bounds[1]) for incident in incidents)
+    events = tuple(_event(i, bounds[1], report=root.reports) for i in incidents)
     values = with_rest(values, events=events, lists=lists, error=summary_of(page) if page else "")
     builder.append(
         1,
@@ -96,8 +98,17 @@ def with_root(
     return link_parents(concat([builder.build(), table]))
 
 
-def mark_incidents(table: SpanTable, incidents: Sequence[Incident]) -> SpanTable:
-    """Returns the table with the incidents' spans marked and each report on its culprit's span."""
+def mark_incidents(
+    table: SpanTable, incidents: Sequence[Incident], *, reports: bool = True
+) -> SpanTable:
+    """Returns the table with the incidents' spans marked and an event on each culprit's span.
+
+    Args:
+        table: one step.
+        incidents: its active incidents, the largest first.
+        reports: whether the events carry the whole report objects. A fault that lasts touches
+            every step; what has been said in full is referred to by the incident's id.
+    """
     attributes: dict[int, Mapping[str, AttributeValue]] = dict(table.attributes)
     ranks = table.rank
     for incident in reversed(incidents):  # the largest is written last and wins a shared span
@@ -113,7 +124,7 @@ def mark_incidents(table: SpanTable, incidents: Sequence[Incident]) -> SpanTable
         row = _culprit_row(table, incident, rows)
         if row >= 0:
             marked = {**attributes.get(row, {}), **_short(incident, "culprit")}
-            event = _event(incident, int(table.end_ns[row]))
+            event = _event(incident, int(table.end_ns[row]), report=reports)
             error = summary_of(incident) if incident.page else ""
             attributes[row] = with_rest(marked, events=(event,), error=error)
     return replace(table, attributes=attributes)
@@ -145,8 +156,11 @@ def _short(incident: Incident, role: str) -> dict[str, AttributeValue]:
     return marks
 
 
-def _event(incident: Incident, time_ns: int) -> Event:
-    return Event(semconv.EVENT_INCIDENT, time_ns, incident_attributes(incident))
+def _event(incident: Incident, time_ns: int, *, report: bool) -> Event:
+    said = incident_attributes(incident)
+    if not report:
+        del said[semconv.REPORT]
+    return Event(semconv.EVENT_INCIDENT, time_ns, said)
 
 
 def incident_attributes(incident: Incident) -> dict[str, WireValue]:

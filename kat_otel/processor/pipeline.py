@@ -185,11 +185,11 @@ class Pipeline:
         self._books.count("summarised", summarised)
         if not np.any(kept):
             return
-        marked = mark_incidents(table, active).take(kept)
+        marked = mark_incidents(table, active, reports=whole).take(kept)
         notes = _completeness(step)
         if report.abstained is not None:
             notes = "; ".join(filter(None, (notes, f"not judged: {report.abstained.reason}")))
-        root = Root(step.instance, step.step, summarised, step.missing_ranks, notes)
+        root = Root(step.instance, step.step, summarised, step.missing_ranks, notes, whole)
         self._send_spans(with_root(marked, bounds, root, active), created=1)
 
     def _send_late(self, late: LateSpans) -> None:

@@ -186,6 +186,8 @@ class Processor:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+        if error is None:
+            self.wait(0)  # a failure of the judging thread must not pass unseen
 
 
 def _detector() -> Judge:

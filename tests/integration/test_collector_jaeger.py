@@ -30,12 +30,6 @@ CACHE = Path(
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kat-otel"
 )
 DEADLINE_S = 60.0
-KAT = """
-import click
-from kat_otel.commands.process import process
-from kat_otel.commands.replay import replay
-click.Group(commands=[process, replay])()
-"""
 
 
 class Servers:
@@ -158,7 +152,7 @@ def test_the_culprit_of_a_replayed_step_is_marked_in_jaeger(traces, servers, tmp
         f"exporter: {{endpoint: '{at['back']}'}}\n"
         "metrics: {interval: 1s}\n"
     )
-    kat = [sys.executable, "-c", KAT]
+    kat = [sys.executable, "-m", "kat_otel"]
     process = servers.start("kat", [*kat, "process", "--config", str(settings)])
     until(servers, "Jaeger's API", lambda: get(f"http://{at['query']}/api/v3/services") is not None)
     until(servers, "the collector's health", lambda: get(f"http://{at['health']}"))

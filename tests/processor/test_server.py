@@ -245,6 +245,13 @@ def test_a_lasting_incident_leaves_a_few_whole_steps_and_then_summaries(
     sizes = [int((spans.step == step).sum()) for step in range(5)]
     # Cited spans stay in a summary too, with their ancestors: a launch and a kernel.
     assert sizes == [45, 45, 7, 7, 7]
+    # The report itself is said with the whole steps; later ones refer to it by its id.
+    events = [
+        (int(spans.step[row]), semconv.REPORT in event.attributes)
+        for row, said in spans.attributes.items()
+        for event in events_of(said)
+    ]
+    assert sorted(events) == [(step, step < 2) for step in range(5) for _ in range(2)]
     balanced(processor)
 
 
@@ -329,3 +336,49 @@ def test_dlrm_replayed_names_the_late_ranks_and_exports_the_marked_step(dlrm, ba
     }
     assert 7 in marked
     assert balanced(processor)["acknowledged"] == len(dlrm)
+
+
+def test_a_failing_callback_is_not_passed_over(fleet, connect, judge_class):
+    from kat_otel.processor.server import ProcessorFailedError
+
+    def broken(report, table):
+        raise LookupError("the embedder's own fault")
+
+    processor = Processor(config(None), judge=judge_class, on_report=broken)
+    processor.start()
+    send(connect(processor.port), *fleet.step(0))
+    with pytest.raises(ProcessorFailedError, match="the embedder's own fault"):
+        processor.wait(20)
+    # Nothing more is acknowledged that nobody would judge.
+    with pytest.raises(grpc.RpcError) as caught:
+        send(connect(processor.port), fleet.rank(0, 1))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    processor.stop()
+
+
+def test_tls_on_both_sides(fleet, backend, connect, judge_class, tmp_path):
+    import shutil
+    import subprocess
+
+    from kat_otel.config import ReceiverTlsConfig
+
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with: apt-get install openssl")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command.split(), *names, *files], check=True, capture_output=True)
+    receiver = ReceiverConfig(
+        endpoint="127.0.0.1:0",
+        tls=ReceiverTlsConfig(cert_file=str(certificate), key_file=str(key)),
+    )
+    with Processor(config(backend.port, receiver=receiver), judge=judge_class) as last:
+        exporter = ExporterConfig(
+            endpoint=f"localhost:{last.port}",
+            tls={"insecure": False, "ca_file": str(certificate)},
+        )
+        with Processor(config(None, exporter=exporter), judge=judge_class) as first:
+            send(connect(first.port), fleet.rank(-1, 0))
+        backend.wait_for(lambda: backend.tables)
+    assert len(backend.spans) == 11
