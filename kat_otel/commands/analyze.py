@@ -1,0 +1,149 @@
+"""``kat analyze``: trace files in, the culprit out."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from kat_otel.errors import KatError
+from kat_otel.readers import ReadResult, read
+from kat_otel.report import print_text, render_html, render_text
+from kat_otel.spans import SpanTable
+from kat_otel.ttad import analyze as judge
+from kat_otel.verdict import Report, to_json
+
+__all__ = ["analyze"]
+
+_HTML_FILE = "kat-report.html"
+_INCIDENT, _UNREAD = 1, 2
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, type=_PATH)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "html"]),
+    help="Form of the report. Default: what the ending of --output says, else text.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help=f"File to write. Default: standard output; {_HTML_FILE} for html.",
+)
+@click.option(
+    "--baseline",
+    type=_PATH,
+    multiple=True,
+    help="Healthy recording of the same work to compare with: a file or folder; repeatable.",
+)
+@click.option("--fail-on-incident", is_flag=True, help="Exit with 1 if there is an incident.")
+def analyze(
+    paths: tuple[Path, ...],
+    form: str | None,
+    output: Path | None,
+    baseline: tuple[Path, ...],
+    fail_on_incident: bool,
+) -> int:
+    """Names the culprit in trace files.
+
+    PATHS are files or folders of one recording: PyTorch profiler JSON (a file a rank, plain
+    or .gz), Nsight Systems sqlite, or OTLP files of the collector.
+
+    Exit code: 0 done, 1 an incident (with --fail-on-incident), 2 a file could not be read;
+    what could be read is reported all the same.
+    """
+    taken = read(paths)
+    healthy = read(baseline) if baseline else None
+    _say_errors(taken)
+    if healthy is not None:
+        _say_errors(healthy)
+    unread = bool(taken.errors) or (healthy is not None and bool(healthy.errors))
+    if not taken.files:
+        if not taken.errors:
+            raise KatError(f"{_said(paths)}: no trace file found — name files, or a folder of them")
+        return _UNREAD
+    if healthy is not None and not healthy.files:
+        raise KatError(
+            f"{_said(baseline)}: no healthy recording could be read, so there is nothing to "
+            "compare with — name another, or leave --baseline out"
+        )
+    report = judge(
+        taken.table,
+        baseline=None if healthy is None else healthy.table,
+        files=taken.files,
+        notes=[*taken.notes, *_baseline_notes(healthy)],
+    )
+    _write(report, taken.table, form or _form_of(output), output)
+    if unread:
+        return _UNREAD
+    return _INCIDENT if fail_on_incident and report.incidents else 0
+
+
+def _said(paths: tuple[Path, ...]) -> str:
+    return ", ".join(str(path) for path in paths)
+
+
+def _say_errors(result: ReadResult) -> None:
+    for error in result.errors:
+        sys.stderr.write(f"kat: {error}\n")
+
+
+def _baseline_notes(healthy: ReadResult | None) -> list[str]:
+    return [] if healthy is None else [f"baseline: {note}" for note in healthy.notes]
+
+
+def _form_of(output: Path | None) -> str:
+    ending = "" if output is None else output.suffix.lower()
+    return {".json": "json", ".html": "html", ".htm": "html"}.get(ending, "text")
+
+
+def _write(report: Report, table: SpanTable, form: str, output: Path | None) -> None:
+    if output is None and form == "html":
+        output = Path(_HTML_FILE)
+    if output is None or str(output) == "-":
+        _print(report, table, form)
+        return
+    if form == "json":
+        content = to_json(report, indent=2).decode() + "\n"
+    elif form == "html":
+        content = render_html(report, table)
+    else:
+        content = render_text(report)
+    _replace(output, content)
+    sys.stderr.write(f"kat: wrote {output}\n")
+
+
+def _print(report: Report, table: SpanTable, form: str) -> None:
+    if form == "text":
+        print_text(report, sys.stdout)
+    elif form == "json":
+        sys.stdout.write(to_json(report, indent=2).decode() + "\n")
+    else:
+        sys.stdout.write(render_html(report, table))
+
+
+def _replace(path: Path, content: str) -> None:
+    """Writes the whole file or leaves the old one: a reader never sees a half."""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+                file.write(content)
+            # as open() would have made it: mkstemp's files are for their owner alone
+            mask = os.umask(0)
+            os.umask(mask)
+            Path(name).chmod(0o666 & ~mask)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise KatError(
+            f"{path}: cannot be written ({error.strerror}) — choose another --output"
+        ) from error

@@ -1,0 +1,214 @@
+"""What the HTML page says, as plain variables for its template: no markup, no escaping here."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Any
+
+from kat_otel.report.advice import KIND_MEANING, next_step
+from kat_otel.report.compare import compare_kernels
+from kat_otel.report.page_tables import kernels_view, matrix_view, spans_as_kernels
+from kat_otel.report.page_timeline import timeline_view
+from kat_otel.report.scene import step_of
+from kat_otel.report.sentences import (
+    by_impact,
+    culprit_sentence,
+    duration_text,
+    first_line,
+    percent_text,
+    places_text,
+    probability_text,
+    rank_list,
+    ranks_text,
+)
+from kat_otel.report.stage import Stage, stage_of
+from kat_otel.report.timeline import timeline
+from kat_otel.spans import SpanTable
+from kat_otel.verdict import Incident, Report
+
+__all__ = ["page"]
+
+_MAX_INCIDENTS = 8
+_MAX_EVIDENCE = 12
+_MAX_SPANS = 24
+_MAX_NOTES = 40
+
+_CLOCKS = {
+    "aligned": "aligned",
+    "corrected": "corrected by the ends of collectives",
+    "unaligned": "not aligned; ranks are compared by durations only",
+}
+
+
+def page(report: Report, table: SpanTable | None) -> dict[str, Any]:
+    """Returns the template's variables for ``report``.
+
+    Args:
+        report: the verdict.
+        table: the spans it was made from, for the drawings; None leaves them out.
+    """
+    incidents = by_impact(report)
+    stages = None if table is None else _Stages(table)
+    source, coverage = report.source, report.coverage
+    files, steps = len(source.files), len(report.steps)
+    # the folder says more about the reader's machine than about the trace
+    names = [PurePath(file).name for file in source.files]
+    headline, detail, tone = _headline(report)
+    return {
+        "title": first_line(report),
+        "headline": headline,
+        "detail": detail,
+        "tone": tone,
+        "read_line": [
+            f"{len(source.ranks)} rank{'' if len(source.ranks) == 1 else 's'}",
+            f"{steps} step{'' if steps == 1 else 's'}",
+            f"{coverage.spans:,} spans",
+            *([report.instance.id] if report.instance else []),
+        ],
+        "incidents": [
+            _incident(report, incident, stages) for incident in incidents[:_MAX_INCIDENTS]
+        ],
+        "more_incidents": max(0, len(incidents) - _MAX_INCIDENTS),
+        "source": [
+            ("Files", f"{files}: {', '.join(names[:4])}{', …' if files > 4 else ''}"),
+            (
+                "Ranks",
+                rank_list(source.ranks) + (f" of {source.world_size}" if source.world_size else ""),
+            ),
+            (
+                "Kernels with a counterpart",
+                f"{coverage.aligned:,} of {coverage.kernels:,}"
+                + (
+                    f" ({percent_text(coverage.aligned, coverage.kernels)})"
+                    if coverage.kernels
+                    else ""
+                ),
+            ),
+            ("Kernels without", f"{coverage.unmatched:,}"),
+            (
+                "Clocks",
+                _CLOCKS[source.clock.state]
+                + (
+                    f", offset at most {duration_text(source.clock.max_offset_ns)}"
+                    if source.clock.max_offset_ns
+                    else ""
+                ),
+            ),
+            ("Resolution", duration_text(source.resolution_ns)),
+        ],
+        "notes": [
+            *coverage.notes[:_MAX_NOTES],
+            *(
+                [f"and {len(coverage.notes) - _MAX_NOTES} more notes in the report object"]
+                if len(coverage.notes) > _MAX_NOTES
+                else []
+            ),
+        ],
+    }
+
+
+class _Stages:
+    """Prepares every step once, however many incidents it has."""
+
+    def __init__(self, table: SpanTable) -> None:
+        self._table = table
+        self._known: dict[int | None, Stage | None] = {}
+
+    def of(self, incident: Incident) -> Stage | None:
+        step = step_of(self._table, incident)
+        if step not in self._known:
+            self._known[step] = stage_of(self._table, step)
+        return self._known[step]
+
+
+def _headline(report: Report) -> tuple[str, str, str]:
+    """Headline, detail and tone of a page without incidents."""
+    if report.abstained is not None:
+        reason = report.abstained.reason.replace("_", " ")
+        return f"No verdict: {reason}.", report.abstained.detail, "unknown"
+    said = first_line(report).partition(": ")
+    return said[0] + ".", f"{said[2][:1].upper()}{said[2][1:]}.", "ok"
+
+
+def _incident(report: Report, incident: Incident, stages: _Stages | None) -> dict[str, Any]:
+    sentence = culprit_sentence(incident, report.source.ranks)
+    step_ns = _step_time(report, incident)
+    share = 100.0 * incident.impact_ns / step_ns if step_ns else 0.0
+    diagnosis = (incident.diagnosis or {}).get("summary")
+    view: dict[str, Any] = {
+        "who": ranks_text(incident.culprit.ranks) if incident.culprit.ranks else incident.scope,
+        "headline": f"{sentence[0].upper()}{sentence[1:]}.",
+        "meaning": KIND_MEANING[incident.kind],
+        "cost": duration_text(incident.impact_ns),
+        "share": percent_text(incident.impact_ns, step_ns),
+        "share_width": round(min(100.0, share), 2),
+        "step_time": duration_text(step_ns),
+        "kind_text": incident.kind.replace("_", " "),
+        "scope": incident.scope,
+        "where": incident.link or incident.group or "",
+        "component": incident.component,
+        "candidates": [
+            {
+                "name": c.component,
+                "percent": f"{100 * c.probability:.0f} %",
+                "width": round(100 * c.probability, 1),
+            }
+            for c in sorted(incident.component_candidates, key=lambda c: -c.probability)[:3]
+        ],
+        "certainty": "sure" if incident.culprit.sure else "side unknown",
+        "false_alarm": probability_text(incident.false_alarm_probability),
+        "score": f"{incident.score:.1f}",
+        "status": incident.status,
+        "page": incident.page,
+        "seen": _seen(incident),
+        "places": places_text(incident.culprit),
+        "evidence": [{"id": e.id, "text": e.text} for e in incident.evidence[:_MAX_EVIDENCE]],
+        "next": next_step(incident),
+        "diagnosis": diagnosis if isinstance(diagnosis, str) else "",
+        "spans": [
+            {
+                "rank": ref.rank,
+                "stream": "-" if ref.stream is None else ref.stream,
+                "name": ref.name,
+                "duration": duration_text(ref.duration_ns),
+                "expected": "-" if ref.expected_ns is None else duration_text(ref.expected_ns),
+                "trace_id": ref.trace_id,
+                "span_id": ref.span_id,
+            }
+            for ref in incident.spans[:_MAX_SPANS]
+        ],
+        "more_spans": len(incident.spans) if len(incident.spans) > _MAX_SPANS else 0,
+        "timeline": None,
+        "matrix": None,
+        "kernels": spans_as_kernels(incident.spans),
+        "no_timeline": "the spans themselves were not given to this report.",
+    }
+    if stages is None:
+        return view
+    stage = stages.of(incident)
+    if stage is None:
+        view["no_timeline"] = "the spans given have no GPU work in the incident's steps."
+    else:
+        shown = timeline(stage, incident)
+        compared = compare_kernels(stage.table, incident)
+        view["timeline"] = timeline_view(shown, incident)
+        view["matrix"] = matrix_view(shown)
+        if compared is not None:
+            view["kernels"] = kernels_view(compared, incident)
+    return view
+
+
+def _step_time(report: Report, incident: Incident) -> int:
+    """Duration of the incident's steps, ns: their median, 0 if none was judged."""
+    wanted = set(incident.steps)
+    durations = sorted(s.duration_ns for s in report.steps if s.step in wanted)
+    return durations[len(durations) // 2] if durations else 0
+
+
+def _seen(incident: Incident) -> str:
+    steps = incident.steps
+    times = f"seen {incident.occurrences} time{'' if incident.occurrences == 1 else 's'}"
+    if not steps:
+        return times
+    said = str(steps[0]) if len(steps) == 1 else f"{min(steps)}-{max(steps)}"
+    return f"{times}, step{'' if len(steps) == 1 else 's'} {said}"
