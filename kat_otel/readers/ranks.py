@@ -21,7 +21,7 @@ _IN_NAME = tuple(
     for pattern in (
         r"(?:^|[^a-z])(?:global[_-]?)?rank[_\-. ]?(\d{1,6})(?!\d)",
         r"(?:^|[^a-z])worker[_\-. ]?(\d{1,6})(?!\d)",
-        r"(?:^|[^a-z])(?:tp|dp|gpu|device|proc|process|node)[_\-. ]?(\d{1,6})(?!\d)",
+        r"(?:^|[^a-z])(?:tp|dp|gpu|device|process)[_\-. ]?(\d{1,6})(?![a-z0-9])",
         r"(?:^|[^a-z0-9])r(\d{1,6})(?![a-z0-9])",
         r"^(\d{1,6})(?=\.)",
     )
