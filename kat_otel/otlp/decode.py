@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError as ProtobufDecodeError
+from numpy.typing import NDArray
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
@@ -23,7 +24,7 @@ from kat_otel.otlp import fields
 from kat_otel.otlp.fields import REST
 from kat_otel.otlp.json_form import request_from_json
 from kat_otel.otlp.link import link_parents
-from kat_otel.spans import AttributeValue, Resource, SpanKind, SpanTable, SpanTableBuilder
+from kat_otel.spans import UNKNOWN, AttributeValue, Resource, SpanKind, SpanTable, SpanTableBuilder
 
 __all__ = ["Rejected", "decode_traces", "decode_traces_json"]
 
@@ -92,14 +93,39 @@ def _table(request: ExportTraceServiceRequest, rejected: Rejected | None) -> Spa
 
 
 @dataclass(slots=True)
-class _Rows:
-    """The columns of one scope's spans while they are read, one list a column."""
+class _Sparse:
+    """A column of which most spans may say nothing: rows and their values, ``fill`` elsewhere."""
 
-    ints: dict[str, list[int]] = field(
-        default_factory=lambda: {column: list[int]() for column, _ in fields.SPAN_INTS.values()}
+    largest: int
+    fill: int
+    rows: list[int] = field(default_factory=list[int])
+    values: list[int] = field(default_factory=list[int])
+
+    def add(self, row: int, value: int) -> None:
+        self.rows.append(row)
+        self.values.append(value)
+
+    def said(self, row: int) -> bool:
+        """Whether the span that is being read, in ``row``, has a value."""
+        return bool(self.rows) and self.rows[-1] == row
+
+    def dense(self, count: int) -> NDArray[np.int64]:
+        whole = np.full(count, self.fill, dtype=np.int64)
+        whole[self.rows] = self.values
+        return whole
+
+
+@dataclass(slots=True)
+class _Rows:
+    """The columns of one scope's spans while they are read; attributes' columns by key."""
+
+    ints: dict[str, _Sparse] = field(
+        default_factory=lambda: {
+            key: _Sparse(largest, UNKNOWN) for key, (_, largest) in fields.SPAN_INTS.items()
+        }
     )
-    texts: dict[str, list[int]] = field(
-        default_factory=lambda: {column: list[int]() for column in fields.SPAN_TEXTS.values()}
+    texts: dict[str, _Sparse] = field(
+        default_factory=lambda: {key: _Sparse(0, 0) for key in fields.SPAN_TEXTS}
     )
     ids: list[bytes] = field(default_factory=list[bytes])
     start: list[int] = field(default_factory=list[int])
@@ -109,6 +135,11 @@ class _Rows:
     attributes: dict[int, dict[str, AttributeValue]] = field(
         default_factory=dict[int, dict[str, AttributeValue]]
     )
+
+    def attribute_columns(self, count: int) -> dict[str, NDArray[np.int64]]:
+        ints = {fields.SPAN_INTS[key][0]: column.dense(count) for key, column in self.ints.items()}
+        texts = {fields.SPAN_TEXTS[key]: column.dense(count) for key, column in self.texts.items()}
+        return ints | texts
 
 
 def _add_spans(
@@ -142,15 +173,18 @@ def _add_spans(
         duration_ns=rows.duration,
         name=rows.name,
         kind=rows.kind,
-        **rows.ints,
-        **rows.texts,
+        **rows.attribute_columns(count),
     )
 
 
+_NO_TRACE_ID = bytes(16)
+_NO_SPAN_ID = bytes(8)
+
+
 def _problem(span: Span) -> str:
-    if len(span.trace_id) != 16 or not any(span.trace_id):
+    if len(span.trace_id) != 16 or span.trace_id == _NO_TRACE_ID:
         return f"trace id of {len(span.trace_id)} bytes, wants 16 that are not all zero"
-    if len(span.span_id) != 8 or not any(span.span_id):
+    if len(span.span_id) != 8 or span.span_id == _NO_SPAN_ID:
         return f"span id of {len(span.span_id)} bytes, wants 8 that are not all zero"
     if len(span.parent_span_id) not in (0, 8):
         return f"parent span id of {len(span.parent_span_id)} bytes, wants 8 or none"
@@ -159,41 +193,55 @@ def _problem(span: Span) -> str:
     return ""
 
 
-_NO_PARENT_ID = bytes(8)
-
-
 @dataclass(slots=True)
 class _Attributes:
-    """One span's attributes, sorted into columns and what has none."""
+    """Those of one span's attributes that fill no column of their own."""
 
-    ints: dict[str, int]
-    texts: dict[str, int]
     kernel: str = ""
     kind: SpanKind | None = None
     extra: dict[str, AttributeValue] = field(default_factory=dict[str, AttributeValue])
     rest: Span = field(default_factory=Span)
 
-    def read(self, pair: KeyValue, builder: SpanTableBuilder) -> None:
-        key = pair.key
-        value = _plain(pair)
-        if value is None:
-            self.rest.attributes.append(pair)
-        elif key in fields.SPAN_INTS and _fits(value, fields.SPAN_INTS[key][1]):
-            self.ints[fields.SPAN_INTS[key][0]] = int(value)
-        elif key in fields.SPAN_TEXTS and isinstance(value, str) and value:
-            self.texts[fields.SPAN_TEXTS[key]] = builder.strings.add(value)
-        elif key == semconv.KERNEL_NAME and isinstance(value, str) and value:
+    def read_int(self, pair: KeyValue, rows: _Rows, row: int) -> None:
+        value = pair.value.int_value
+        column = rows.ints.get(pair.key)
+        if column is not None and 0 <= value <= column.largest:
+            column.add(row, value)
+        else:
+            self.extra[pair.key] = value
+
+    def read_text(self, pair: KeyValue, rows: _Rows, row: int, builder: SpanTableBuilder) -> None:
+        key, value = pair.key, pair.value.string_value
+        if not value:
+            self.extra[key] = value
+        elif key == semconv.KERNEL_NAME:
             self.kernel = value
+        elif (column := rows.texts.get(key)) is not None:
+            column.add(row, builder.strings.add(value))
         elif key == semconv.SPAN_KIND and value in fields.KIND_OF_NAME:
-            self.kind = fields.KIND_OF_NAME[str(value)]
+            self.kind = fields.KIND_OF_NAME[value]
         else:
             self.extra[key] = value
 
+    def read_other(self, pair: KeyValue) -> None:
+        value = _plain(pair)
+        if value is None:
+            self.rest.attributes.append(pair)
+        else:
+            self.extra[pair.key] = value
+
 
 def _add_span(builder: SpanTableBuilder, rows: _Rows, span: Span) -> None:
-    said = _Attributes(dict.fromkeys(rows.ints, -1), dict.fromkeys(rows.texts, 0))
+    row = len(rows.start)
+    said = _Attributes()
     for pair in span.attributes:
-        said.read(pair, builder)
+        which = pair.value.WhichOneof("value")
+        if which == "int_value":
+            said.read_int(pair, rows, row)
+        elif which == "string_value":
+            said.read_text(pair, rows, row, builder)
+        else:
+            said.read_other(pair)
     kind = said.kind
     if said.kernel and kind not in (None, SpanKind.KERNEL, SpanKind.COLLECTIVE):
         # A launch that says what it launches: the kernel's name is not the span's.
@@ -203,7 +251,7 @@ def _add_span(builder: SpanTableBuilder, rows: _Rows, span: Span) -> None:
     if said.kernel and span.name not in (said.kernel, family(said.kernel)):
         said.rest.name = span.name
     if kind is None:
-        kind = _inferred_kind(name, bool(said.kernel), said.ints)
+        kind = SpanKind.KERNEL if said.kernel else _inferred_kind(name, rows, row)
     duration = span.end_time_unix_nano - span.start_time_unix_nano
     if duration < 0:
         said.rest.end_time_unix_nano = span.end_time_unix_nano
@@ -211,16 +259,12 @@ def _add_span(builder: SpanTableBuilder, rows: _Rows, span: Span) -> None:
     if said.rest.ByteSize():
         said.extra[REST] = said.rest.SerializeToString()
     if said.extra:
-        rows.attributes[len(rows.start)] = said.extra
-    rows.ids += (span.trace_id, span.span_id, span.parent_span_id or _NO_PARENT_ID)
+        rows.attributes[row] = said.extra
+    rows.ids += (span.trace_id, span.span_id, span.parent_span_id or _NO_SPAN_ID)
     rows.start.append(span.start_time_unix_nano)
     rows.duration.append(max(0, duration))
     rows.name.append(builder.strings.add(name))
     rows.kind.append(kind)
-    for column, number in said.ints.items():
-        rows.ints[column].append(number)
-    for column, index in said.texts.items():
-        rows.texts[column].append(index)
 
 
 def _keep_rest(span: Span, rest: Span) -> None:
@@ -242,16 +286,14 @@ def _keep_rest(span: Span, rest: Span) -> None:
     rest.dropped_links_count = span.dropped_links_count
 
 
-def _inferred_kind(name: str, is_kernel: bool, ints: dict[str, int]) -> SpanKind:
-    if is_kernel:
-        return SpanKind.KERNEL
-    if ints["stream"] >= 0:
+def _inferred_kind(name: str, rows: _Rows, row: int) -> SpanKind:
+    if rows.ints[semconv.STREAM_ID].said(row):
         text = name.lower()
         if "memcpy" in text:
             return SpanKind.MEMCPY
         if "memset" in text:
             return SpanKind.MEMSET
-    if ints["correlation"] >= 0:
+    if rows.ints[semconv.CORRELATION_ID].said(row):
         return SpanKind.LAUNCH
     return SpanKind.OTHER
 
