@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from kat_otel.otlp.decode import Rejected, decode_traces, decode_traces_json
-from kat_otel.otlp.encode import Batch, encode_batches, encode_traces
+from kat_otel.otlp.encode import Request, encode_requests, encode_traces
 from kat_otel.otlp.link import link_parents
 
 __all__ = [
-    "Batch",
+    "Request",
     "Rejected",
     "decode_traces",
     "decode_traces_json",
-    "encode_batches",
+    "encode_requests",
     "encode_traces",
     "link_parents",
 ]

@@ -21,14 +21,14 @@ from kat_otel.otlp.fields import REST
 from kat_otel.otlp.wire import attribute, delimited, fixed64, int_attribute, varint
 from kat_otel.spans import UNKNOWN, AttributeValue, Resource, SpanKind, SpanTable
 
-__all__ = ["MAX_REQUEST_BYTES", "Batch", "encode_batches", "encode_traces"]
+__all__ = ["MAX_REQUEST_BYTES", "Request", "encode_requests", "encode_traces"]
 
 MAX_REQUEST_BYTES: Final = 3_670_016
 """3.5 MiB: gRPC servers refuse messages above 4 MiB unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Request:
     """One request.
 
     Attributes:
@@ -50,12 +50,12 @@ def encode_traces(
         rows: bool mask or row numbers of those to encode; all if None.
         limit: bytes of a request. A single span above it is sent alone, whatever its size.
     """
-    return (batch.data for batch in encode_batches(table, rows, limit=limit))
+    return (request.data for request in encode_requests(table, rows, limit=limit))
 
 
-def encode_batches(
+def encode_requests(
     table: SpanTable, rows: NDArray[Any] | None = None, *, limit: int = MAX_REQUEST_BYTES
-) -> Iterator[Batch]:
+) -> Iterator[Request]:
     """Yields what :func:`encode_traces` yields, with the rows that each request carries."""
     chosen = np.arange(len(table)) if rows is None else _row_numbers(rows)
     chosen = chosen[np.argsort(table.resource[chosen], kind="stable")]
@@ -83,7 +83,7 @@ def encode_batches(
             packed_bytes += len(groups[-1])
             at = end
         if at == len(spans) or resource_of[at] == resource:  # the end, or no room for the next
-            yield Batch(b"".join(groups), chosen[first:at])
+            yield Request(b"".join(groups), chosen[first:at])
             groups, packed_bytes, first = [], 0, at
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from kat_otel import semconv
 from kat_otel.config import Config
 from kat_otel.kernels import classify
-from kat_otel.otlp import encode_batches
+from kat_otel.otlp import encode_requests
 from kat_otel.otlp.signals import LogEvent, encode_logs
 from kat_otel.processor.assembler import AssembledStep, Assembler, LateSpans
 from kat_otel.processor.exporter import Payload
@@ -209,9 +209,9 @@ class Pipeline:
         if self._sink is None:
             self._books.count("dropped", len(table) - created, "no exporter")
             return
-        for batch in encode_batches(table):
-            acknowledged = int(np.count_nonzero(batch.rows >= created))
-            self._sink.offer(Payload("traces", batch.data, acknowledged))
+        for request in encode_requests(table):
+            acknowledged = int(np.count_nonzero(request.rows >= created))
+            self._sink.offer(Payload("traces", request.data, acknowledged))
 
     def _tell(self, step: AssembledStep, incidents: list[Incident], now: float) -> None:
         new = {incident.id for incident in incidents if self._journal.is_new(incident)}

@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from kat_otel import semconv
 from kat_otel.errors import KatError
 from kat_otel.identity import root_span_id, trace_ids
-from kat_otel.otlp import Batch, encode_batches
+from kat_otel.otlp import Request, encode_requests
 from kat_otel.processor.retry_info import DETAILS_KEY, read_retry_delay
 from kat_otel.spans import AttributeValue, SpanKind, SpanTable
 
@@ -142,7 +142,7 @@ def send_spans(
     return sent
 
 
-def _steps(table: SpanTable) -> Iterator[tuple[int, list[Iterator[Batch]]]]:
+def _steps(table: SpanTable) -> Iterator[tuple[int, list[Iterator[Request]]]]:
     """Yields each step's start and one stream of requests per rank, in the order of time."""
     steps: list[int] = np.unique(table.step).tolist()
     starts = {step: int(table.start_ns[table.step == step].min()) for step in steps}
@@ -151,36 +151,36 @@ def _steps(table: SpanTable) -> Iterator[tuple[int, list[Iterator[Batch]]]]:
         rows = np.flatnonzero(table.step == step)
         members: list[int] = np.unique(ranks[rows]).tolist()
         streams = [
-            encode_batches(table, rows[ranks[rows] == rank], limit=_REQUEST_BYTES)
+            encode_requests(table, rows[ranks[rows] == rank], limit=_REQUEST_BYTES)
             for rank in members
         ]
         yield starts[step], streams
 
 
-def _rounds(streams: list[Iterator[Batch]]) -> Iterator[list[Batch]]:
+def _rounds(streams: list[Iterator[Request]]) -> Iterator[list[Request]]:
     """Yields the next request of every stream, a limited number at once, until all are empty."""
     for at in range(0, len(streams), _AT_ONCE):
         some = streams[at : at + _AT_ONCE]
-        while requests := [batch for batch in (next(stream, None) for stream in some) if batch]:
+        while requests := [one for one in (next(stream, None) for stream in some) if one]:
             yield requests
 
 
 def _send_round(
-    export: Any, requests: list[Batch], endpoint: str, patience: float, sent: Sent
+    export: Any, requests: list[Request], endpoint: str, patience: float, sent: Sent
 ) -> None:
     give_up = time.monotonic() + patience
     wait = 0.1
     while requests:
-        answers: list[tuple[Batch, Future[ExportTraceServiceResponse]]] = [
-            (batch, export.future(batch.data, timeout=patience)) for batch in requests
+        answers: list[tuple[Request, Future[ExportTraceServiceResponse]]] = [
+            (request, export.future(request.data, timeout=patience)) for request in requests
         ]
         requests = []
-        for batch, answer in answers:
+        for request, answer in answers:
             error: Any = answer.exception()
             if error is None:
-                _count(sent, batch, answer.result())
+                _count(sent, request, answer.result())
             elif error.code() in _RETRYABLE and time.monotonic() < give_up:
-                requests.append(batch)
+                requests.append(request)
                 wait = max(wait, _asked_delay(error))
             else:
                 raise EndpointError(_refusal(endpoint, error))
@@ -189,10 +189,10 @@ def _send_round(
             wait = min(2 * wait, 5.0)
 
 
-def _count(sent: Sent, batch: Batch, response: ExportTraceServiceResponse) -> None:
+def _count(sent: Sent, request: Request, response: ExportTraceServiceResponse) -> None:
     rejected = response.partial_success.rejected_spans
     sent.rejected += rejected
-    sent.spans += len(batch.rows) - rejected
+    sent.spans += len(request.rows) - rejected
     sent.reason = sent.reason or response.partial_success.error_message
 
 

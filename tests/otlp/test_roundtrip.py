@@ -10,7 +10,7 @@ from kat_otel.errors import DecodeError
 from kat_otel.otlp import (
     Rejected,
     decode_traces,
-    encode_batches,
+    encode_requests,
     encode_traces,
     link_parents,
 )
@@ -124,9 +124,9 @@ def test_what_is_encoded_comes_back_whole_whatever_the_request_limit(table, limi
 @given(tables(), st.integers(600, 3_000))
 @settings(max_examples=50, deadline=None)
 def test_requests_stay_below_the_limit_unless_one_span_is_larger(table, limit):
-    batches = list(encode_batches(table, limit=limit))
-    assert sorted(r for b in batches for r in b.rows.tolist()) == list(range(len(table)))
-    assert all(len(b.data) <= limit or len(b.rows) == 1 for b in batches)
+    requests = list(encode_requests(table, limit=limit))
+    assert sorted(r for b in requests for r in b.rows.tolist()) == list(range(len(table)))
+    assert all(len(b.data) <= limit or len(b.rows) == 1 for b in requests)
 
 
 @given(tables(), st.data())
