@@ -44,19 +44,34 @@ COLLECTIVES: tuple[CollectivePattern, ...] = (
     CollectivePattern(
         r"nccl\w*(SendRecv|_Send|_Recv|AllToAll)|\bncclKernel_SendRecv", Semantics.PAIRWISE
     ),
-    CollectivePattern(r"\b(ncclDevKernel|ncclKernel|ncclSymk?DevKernel|ncclSymKernel)\w*_", Semantics.BARRIER),
+    CollectivePattern(
+        r"\b(ncclDevKernel|ncclKernel|ncclSymk?DevKernel|ncclSymKernel)\w*_", Semantics.BARRIER
+    ),
     CollectivePattern(r"\brccl\w*(SendRecv|AllToAll)", Semantics.PAIRWISE),
     CollectivePattern(r"\brccl\w*Kernel|msccl\w*[Kk]ernel|\bmscclpp", Semantics.BARRIER),
-    CollectivePattern(r"multimem_(all_reduce|all_gather|reduce_scatter|one_shot)", Semantics.BARRIER),
+    CollectivePattern(
+        r"multimem_(all_reduce|all_gather|reduce_scatter|one_shot)", Semantics.BARRIER
+    ),
     CollectivePattern(r"(one|two)_shot_all_?reduce|symm_mem\w*all_?reduce", Semantics.BARRIER),
-    CollectivePattern(r"cross_device_reduce_|custom_?all_?reduce|vllm::\w*all_?reduce", Semantics.BARRIER),
-    CollectivePattern(r"quick_?(all_?)?reduce|allreduce_prototype_twoshot|quickreduce::", Semantics.BARRIER),
-    CollectivePattern(r"allreduce_fusion_kernel|trtllm_\w*allreduce|lamport\w*kernel|oneshotAllreduce|twoshotAllreduce|"
-                      r"userbuffers_|moe_?finalize_?allreduce", Semantics.BARRIER),
+    CollectivePattern(
+        r"cross_device_reduce_|custom_?all_?reduce|vllm::\w*all_?reduce", Semantics.BARRIER
+    ),
+    CollectivePattern(
+        r"quick_?(all_?)?reduce|allreduce_prototype_twoshot|quickreduce::", Semantics.BARRIER
+    ),
+    CollectivePattern(
+        r"allreduce_fusion_kernel|trtllm_\w*allreduce|lamport\w*kernel|oneshotAllreduce|twoshotAllreduce|"
+        r"userbuffers_|moe_?finalize_?allreduce",
+        Semantics.BARRIER,
+    ),
     CollectivePattern(r"aiter::\w*(allreduce|reduce_scatter|all_gather)", Semantics.BARRIER),
-    CollectivePattern(r"deep_ep::|\bdeepep|\bep_(dispatch|combine)|pplx\w*(dispatch|combine)|moe_?all_?to_?all|mori\w*(dispatch|combine)",
-                      Semantics.PAIRWISE),
-    CollectivePattern(r"nvshmem\w*(barrier|sync|allreduce|reduce|broadcast|fcollect)", Semantics.BARRIER),
+    CollectivePattern(
+        r"deep_ep::|\bdeepep|\bep_(dispatch|combine)|pplx\w*(dispatch|combine)|moe_?all_?to_?all|mori\w*(dispatch|combine)",
+        Semantics.PAIRWISE,
+    ),
+    CollectivePattern(
+        r"nvshmem\w*(barrier|sync|allreduce|reduce|broadcast|fcollect)", Semantics.BARRIER
+    ),
     CollectivePattern(r"nvshmem\w*(put|get|alltoall|signal)", Semantics.PAIRWISE),
     CollectivePattern(r"\b(SendRecv|all_?to_?allv?)\b", Semantics.PAIRWISE),
     CollectivePattern(r"^(all_?reduce|all_?gather|reduce_?scatter)(_|\b)", Semantics.BARRIER),

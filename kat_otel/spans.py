@@ -130,7 +130,7 @@ def _column(dtype: str, fill: int, doc: str) -> Any:
     return field(metadata={"dtype": np.dtype(dtype), "fill": fill, "doc": doc})
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SpanTable:
     """Columns of ``n`` spans. Rows of a parent may stand before or after its children.
 
@@ -168,6 +168,9 @@ class SpanTable:
 
     def __len__(self) -> int:
         return len(self.start_ns)
+
+    def __repr__(self) -> str:
+        return f"<SpanTable of {len(self):,} spans, {len(self.resources)} resources>"
 
     @property
     def end_ns(self) -> Int64:

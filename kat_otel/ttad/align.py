@@ -13,7 +13,7 @@ from difflib import SequenceMatcher
 import numpy as np
 from numpy.typing import NDArray
 
-from kat_otel.kernels import Semantics, family
+from kat_otel.kernels import family
 from kat_otel.spans import SpanTable
 
 __all__ = ["Alignment", "align", "place"]
@@ -52,13 +52,20 @@ class Alignment:
     total: int
 
     @property
+    def names(self) -> list[str]:
+        """Kernel family of each node by name."""
+        index: list[int] = self.family.tolist()
+        return [self.families[f] for f in index]
+
+    @property
     def present(self) -> NDArray[np.bool_]:
         """Whether the rank has the node, bool ``(N, R)``."""
         return self.rows >= 0
 
     def signature(self) -> tuple[bytes, bytes]:
         """Returns what two steps share when their nodes mean the same work of the same size."""
-        names = np.array([hash(self.families[f]) for f in self.family.tolist()], dtype=np.int64)
+        hashes = np.array([hash(name) for name in self.families], dtype=np.int64)
+        names = hashes[self.family] if len(self.family) else hashes[:0]
         return self.stream.tobytes(), (names ^ self.shape).tobytes()
 
 
@@ -118,9 +125,7 @@ def align(table: SpanTable, meaning: NDArray[np.uint8]) -> Alignment:
     )
 
 
-def _families(
-    table: SpanTable, gpu: NDArray[np.intp]
-) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+def _families(table: SpanTable, gpu: NDArray[np.intp]) -> tuple[NDArray[np.int32], tuple[str, ...]]:
     """Family of every GPU span, by way of the distinct names only."""
     names, inverse = np.unique(table.name[gpu], return_inverse=True)
     index: dict[str, int] = {}
@@ -165,9 +170,9 @@ def _match_streams(
             result[-minus_at] = lane[stream]
             used.add(stream)
     spare = len(ids)
-    for stream in lane:  # streams that the reference has not: classes of their own
+    for stream, sequence in lane.items():  # streams the reference has not: own classes
         if stream not in used:
-            result[spare] = lane[stream]
+            result[spare] = sequence
             spare += 1
     return result
 

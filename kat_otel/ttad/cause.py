@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from kat_otel.spans import SpanKind
 from kat_otel.ttad.align import Alignment
-from kat_otel.ttad.durations import Durations
 from kat_otel.ttad.features import Features
-from kat_otel.ttad.meetings import Meetings
+from kat_otel.ttad.judged import Judged
 
 __all__ = ["Walk", "walk_back"]
 
@@ -64,26 +63,21 @@ class _Lane:
     typical_delay: float
 
 
-def walk_back(
-    rank: int,
-    cells: list[tuple[int, float]],
-    met: Meetings,
-    features: Features,
-    alignment: Alignment,
-    judged: Durations,
-) -> Walk:
+def walk_back(column: int, cells: list[tuple[int, float]], judged: Judged) -> Walk:
     """Walks back from the late arrivals of one rank.
 
     Args:
-        rank: column of the rank.
+        column: of the rank.
         cells: (meeting, lateness in ns) pairs, a bounded number of them.
+        judged: the step.
     """
-    lane = _lane(rank, features, alignment)
+    met = judged.meetings
+    lane = _lane(column, judged.features, judged.alignment)
     walk = Walk()
     for meeting, late in cells:
-        before = int(met.previous[meeting, rank])
-        since = float(met.release[before, rank]) if before >= 0 else -np.inf
-        _walk_one(int(met.node[meeting]), rank, since, late, lane, features, judged, walk)
+        before = int(met.previous[meeting, column])
+        since = float(met.release[before, column]) if before >= 0 else -np.inf
+        _Step(judged, column, lane, since).walk(int(met.node[meeting]), late, walk)
     return walk
 
 
@@ -102,57 +96,64 @@ def _lane(rank: int, features: Features, alignment: Alignment) -> _Lane:
     return _Lane(nodes, by_end, features.end[by_end, rank], before, typical)
 
 
-def _walk_one(
-    node: int,
-    rank: int,
-    since: float,
-    late: float,
-    lane: _Lane,
-    features: Features,
-    judged: Durations,
-    walk: Walk,
-) -> None:
-    slack = _SLACK_NS + 2 * features.resolution_ns
-    left = late
-    for _ in range(len(lane.nodes)):
-        start = float(features.start[node, rank])
-        if start <= since + slack:
-            break
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """The walk of one rank back to one release."""
+
+    judged: Judged
+    column: int
+    lane: _Lane
+    since: float
+
+    def walk(self, node: int, late: float, into: Walk) -> None:
+        """Splits ``late`` ns over what lies between ``node`` and the release."""
+        features, work = self.judged.features, self.judged.durations
+        slack = _SLACK_NS + 2 * features.resolution_ns
+        left = late
+        for _ in range(len(self.lane.nodes)):
+            start = float(features.start[node, self.column])
+            if start <= self.since + slack:
+                break
+            before, end, host = self._waited_for(node, start, slack)
+            if host:
+                into.launch += left
+                into.launched_late.append(node)
+                return
+            if before < 0 or before == node or end <= self.since:
+                break
+            node = before
+            excess = float(work.excess[node, self.column])
+            if features.kind[node] == SpanKind.KERNEL and excess != 0:
+                into.kernels[node] = into.kernels.get(node, 0.0) + excess
+                left -= excess
+            elif features.kind[node] in (SpanKind.MEMCPY, SpanKind.MEMSET):
+                into.copies[node] = into.copies.get(node, 0.0) + excess
+                left -= excess
+        into.unexplained += left
+
+    def _waited_for(self, node: int, start: float, slack: float) -> tuple[int, float, bool]:
+        """What held the node back: (node before, its end, False) or the host (-1, -inf, True)."""
+        features, lane = self.judged.features, self.lane
         ready = -np.inf
-        if features.launched[node, rank]:
-            ready = float(features.launch[node, rank]) + lane.typical_delay
-        on_stream = int(lane.before[node])
-        stream_end = float(features.end[on_stream, rank]) if on_stream >= 0 else -np.inf
-        at = int(np.searchsorted(lane.ends, start + features.resolution_ns, side="right")) - 1
-        other = int(lane.by_end[at]) if at >= 0 else -1
-        if other == node and at > 0:
-            other = int(lane.by_end[at - 1])
-        other_end = float(features.end[other, rank]) if other >= 0 else -np.inf
+        if features.launched[node, self.column]:
+            ready = float(features.launch[node, self.column]) + lane.typical_delay
+        stream = int(lane.before[node])
+        stream_end = float(features.end[stream, self.column]) if stream >= 0 else -np.inf
+        other, other_end = self._ended_before(node, start)
         if stream_end >= start - slack and stream_end >= ready - slack:
-            follow, end = on_stream, stream_end
-        elif ready >= start - slack and ready > other_end - slack:
-            walk.launch += left
-            walk.launched_late.append(node)
-            return
-        elif other >= 0 and other_end >= start - slack:
-            follow, end = other, other_end
-        elif features.launched[node, rank] and ready >= max(stream_end, other_end):
-            walk.launch += left  # nothing else was pending: a slow way from launch to GPU
-            walk.launched_late.append(node)
-            return
-        else:
-            follow, end = (
-                (on_stream, stream_end) if stream_end >= other_end else (other, other_end)
-            )
-        if follow < 0 or follow == node or end <= since:
-            break
-        node = follow
-        kind = features.kind[node]
-        excess = float(judged.excess[node, rank])
-        if kind == SpanKind.KERNEL and excess != 0:
-            walk.kernels[node] = walk.kernels.get(node, 0.0) + excess
-            left -= excess
-        elif kind in (SpanKind.MEMCPY, SpanKind.MEMSET):
-            walk.copies[node] = walk.copies.get(node, 0.0) + excess
-            left -= excess
-    walk.unexplained += left
+            return stream, stream_end, False
+        if ready >= start - slack and ready > other_end - slack:
+            return -1, -np.inf, True
+        if other_end >= start - slack:
+            return other, other_end, False
+        if ready >= max(stream_end, other_end):  # a slow way from launch to GPU, nothing else
+            return -1, -np.inf, True
+        return (stream, stream_end, False) if stream_end >= other_end else (other, other_end, False)
+
+    def _ended_before(self, node: int, start: float) -> tuple[int, float]:
+        """The last work of the rank, on any stream, that ended before ``start``."""
+        lane, resolution = self.lane, self.judged.features.resolution_ns
+        at = int(np.searchsorted(lane.ends, start + resolution, side="right")) - 1
+        if at >= 0 and int(lane.by_end[at]) == node:
+            at -= 1
+        return (int(lane.by_end[at]), float(lane.ends[at])) if at >= 0 else (-1, -np.inf)

@@ -14,7 +14,9 @@ from kat_otel.verdict import Component, ComponentCandidate, Kind
 
 __all__ = ["candidates"]
 
-_COMPUTE_BOUND = re.compile(r"gemm|cutlass|nvjet|xmma|wgmma|cublas|conv|matmul|mma|Cijk", re.I)
+_COMPUTE_BOUND = re.compile(
+    r"gemm|cutlass|nvjet|xmma|wgmma|cublas|conv|matmul|mma|Cijk", re.IGNORECASE
+)
 
 _PRIORS: dict[Kind, tuple[tuple[Component, float], ...]] = {
     "slow_rank": (("gpu_clock", 0.5), ("gpu_power", 0.25), ("gpu_compute", 0.2)),
@@ -39,7 +41,7 @@ def candidates(
         kernels: names of the slow kernels or copies.
         hosts: hosts that the group spans; more than one brings in the network.
     """
-    priors = _PRIORS[kind]
+    priors: tuple[tuple[Component, float], ...] = _PRIORS[kind]
     if kind == "slow_transfer" and hosts > 1:
         priors = (("nic", 0.7), ("nvlink", 0.2), ("pcie", 0.1))
     if kind in ("slow_rank", "slow_kernel") and len(kernels) >= 3:

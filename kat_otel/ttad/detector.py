@@ -15,7 +15,8 @@ from kat_otel.ttad.durations import durations
 from kat_otel.ttad.features import Features, features, shift_clocks
 from kat_otel.ttad.groups import group_changes
 from kat_otel.ttad.history import Expectation, History
-from kat_otel.ttad.incidents import Judged, Tracker, change_incident, suspect_incident
+from kat_otel.ttad.incidents import change_incident, suspect_incident
+from kat_otel.ttad.judged import Judged
 from kat_otel.ttad.lateness import lateness
 from kat_otel.ttad.meetings import clock_offsets, meetings
 from kat_otel.ttad.settings import Settings
@@ -25,9 +26,11 @@ from kat_otel.ttad.summary import (
     judgement_notes,
     merge_clocks,
     source_of,
+    step_of,
 )
 from kat_otel.ttad.suspects import suspects
-from kat_otel.verdict import Abstention, Clock, Coverage, Incident, Report, Step
+from kat_otel.ttad.tracker import Tracker
+from kat_otel.verdict import Coverage, Incident, Report
 
 __all__ = ["Detector", "analyze"]
 
@@ -57,7 +60,7 @@ class Detector:
         if baseline is not None:
             self._baseline = History(self._settings.history_steps)
             for step in np.unique(baseline.step).tolist():
-                self._learn(baseline.take(baseline.step == step))
+                self._learn(baseline.take(baseline.step == step), self._baseline)
 
     def judge(self, table: SpanTable) -> Report:
         """Judges one complete step.
@@ -75,22 +78,28 @@ class Detector:
         offset, clock = clock_offsets(measured, alignment)
         if offset.any():
             measured = shift_clocks(measured, offset)
-        reason = abstention(table, alignment, measured, self._settings)
+        reason = abstention(table, alignment, self._settings)
         incidents: list[Incident] = []
         if reason is None and alignment.total:
-            incidents = self._incidents(table, step, meaning, alignment, measured)
-        length = float((measured.finish - measured.begin).max(initial=0.0))
-        touched = self._tracker.update(incidents, length)
-        notes = judgement_notes(table, alignment, measured, clock, self._settings)
-        return _report(table, step, alignment, measured, clock, touched, notes, reason)
+            incidents = self._incidents(table, step, alignment, measured)
+        touched = self._tracker.update(incidents, measured.longest_ns)
+        return Report(
+            instance=instance_of(table),
+            source=source_of(table, clock),
+            coverage=Coverage(
+                spans=len(table),
+                kernels=alignment.total,
+                aligned=alignment.matched,
+                unmatched=alignment.total - alignment.matched,
+                notes=judgement_notes(table, alignment, clock),
+            ),
+            steps=[step_of(step, alignment, measured)],
+            incidents=touched,
+            abstained=reason,
+        )
 
     def _incidents(
-        self,
-        table: SpanTable,
-        step: int,
-        meaning: np.ndarray[Any, Any],
-        alignment: Alignment,
-        measured: Features,
+        self, table: SpanTable, step: int, alignment: Alignment, measured: Features
     ) -> list[Incident]:
         settings, xp = self._settings, self._xp
         met = meetings(table, measured, alignment)
@@ -101,8 +110,8 @@ class Detector:
             table, measured, alignment, usual.duration if few and usual else None, settings, xp=xp
         )
         judged = Judged(table, step, alignment, measured, met, late, work)
-        blamed = suspects(met, late, work, measured, alignment, settings)
-        changed = group_changes(met, measured, alignment, usual, settings)
+        blamed = suspects(judged, settings)
+        changed = group_changes(judged, usual, settings)
         if not blamed and not changed:
             self._history.remember(alignment, measured, met)
         incidents = [suspect_incident(s, judged, settings) for s in blamed]
@@ -115,14 +124,13 @@ class Detector:
         usual = self._history.expect(alignment)
         return usual if usual and usual.steps >= self._settings.min_history else None
 
-    def _learn(self, table: SpanTable) -> None:
+    def _learn(self, table: SpanTable, into: History) -> None:
         table, meaning = classify(table, self._settings.collectives)
         alignment = align(table, meaning)
         measured = features(table, alignment)
         offset, _ = clock_offsets(measured, alignment)
         measured = shift_clocks(measured, offset)
-        assert self._baseline is not None
-        self._baseline.remember(alignment, measured, meetings(table, measured, alignment))
+        into.remember(alignment, measured, meetings(table, measured, alignment))
 
 
 def analyze(
@@ -145,11 +153,9 @@ def analyze(
         xp: array namespace for the statistics.
     """
     detector = Detector(settings, baseline=baseline, xp=xp)
-    reports: list[Report] = []
-    for step in np.unique(table.step[table.on_gpu]).tolist():
-        reports.append(detector.judge(table.take(table.step == step)))
-    if not reports:
-        reports = [detector.judge(table)]
+    steps: list[int] = np.unique(table.step[table.on_gpu]).tolist()
+    reports = [detector.judge(table.take(table.step == step)) for step in steps]
+    reports = reports or [detector.judge(table)]
     latest: dict[str, Incident] = {}
     for report in reports:
         latest.update({i.id: i for i in report.incidents})
@@ -170,40 +176,4 @@ def analyze(
         steps=[s for r in reports for s in r.steps],
         incidents=sorted(latest.values(), key=lambda i: -i.impact_ns),
         abstained=abstained[0] if all(abstained) else None,
-    )
-
-
-def _report(
-    table: SpanTable,
-    step: int,
-    alignment: Alignment,
-    measured: Features,
-    clock: Clock,
-    incidents: list[Incident],
-    notes: list[str],
-    reason: Abstention | None,
-) -> Report:
-    begin = round(float(measured.begin.min(initial=np.inf))) if len(measured.begin) else 0
-    finish = round(float(measured.finish.max(initial=-np.inf))) if len(measured.finish) else 0
-    steps = [
-        Step(
-            step=step,
-            start_unix_nano=measured.origin_ns + begin,
-            duration_ns=finish - begin,
-            ranks=alignment.ranks.tolist(),
-        )
-    ]
-    return Report(
-        instance=instance_of(table),
-        source=source_of(table, clock),
-        coverage=Coverage(
-            spans=len(table),
-            kernels=alignment.total,
-            aligned=alignment.matched,
-            unmatched=alignment.total - alignment.matched,
-            notes=notes,
-        ),
-        steps=steps,
-        incidents=incidents,
-        abstained=reason,
     )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from kat_otel.kernels import Semantics
 from kat_otel.spans import SpanKind, SpanTable
 from kat_otel.ttad.align import Alignment
+from kat_otel.ttad.backend import run
 from kat_otel.ttad.features import Features
 from kat_otel.ttad.robust import leave_one_out_median, pooled_scale, t_tail
 from kat_otel.ttad.settings import Settings
@@ -90,10 +91,9 @@ def durations(
     expected, others = np.zeros(shape), np.zeros(shape, np.int64)
     for one in np.unique(alignment.peers):
         columns = np.flatnonzero(alignment.peers == one)
-        median, count = leave_one_out_median(
-            xp.asarray(features.duration[:, columns]), xp.asarray(usable[:, columns]), xp=xp
+        expected[:, columns], others[:, columns] = run(
+            leave_one_out_median, features.duration[:, columns], usable[:, columns], xp=xp
         )
-        expected[:, columns], others[:, columns] = np.asarray(median), np.asarray(count)
     sided = others >= 2
     if shape[1] == 1:
         expected, others = _repeats(table, alignment, features, usable[:, 0])
@@ -111,13 +111,11 @@ def durations(
     )
     usable &= enough[:, None]
     z = np.where(usable, excess / np.hypot(scale[:, None], floor), 0.0)
-    p = np.asarray(t_tail(xp.asarray(z), settings.tail_freedom, xp=xp))
+    (p,) = run(t_tail, z, settings.tail_freedom, xp=xp)
     computing = usable & (features.kind == SpanKind.KERNEL)[:, None]
     rank_excess, rank_z, breadth = _ranks(excess, expected, scale, computing, features)
-    rank_p = np.asarray(t_tail(xp.asarray(rank_z), settings.tail_freedom, xp=xp))
-    return Durations(
-        expected, excess, z, p, usable, rank_excess, rank_z, rank_p, breadth, sided
-    )
+    (rank_p,) = run(t_tail, rank_z, settings.tail_freedom, xp=xp)
+    return Durations(expected, excess, z, p, usable, rank_excess, rank_z, rank_p, breadth, sided)
 
 
 def _same_shape(table: SpanTable, alignment: Alignment) -> Bool:
@@ -175,21 +173,14 @@ def _scale(
     excess: Float, usable: Bool, alignment: Alignment, settings: Settings, *, xp: Any
 ) -> tuple[Float, Bool]:
     """Sigma of each node, ns ``(N,)``: of its family, lent strength by kernels of like length."""
-    families = len(alignment.families)
-    length = np.where(usable, np.abs(excess), 0.0)
-    by_family, count = pooled_scale(
-        xp.asarray(excess), xp.asarray(usable), xp.asarray(alignment.family.astype(np.int64)),
-        max(families, 1), xp=xp,
-    )
-    everyone, total = pooled_scale(
-        xp.asarray(length), xp.asarray(usable), xp.zeros(len(length), dtype=np.int64), 1, xp=xp
-    )
-    by_family, count = np.asarray(by_family)[alignment.family], np.asarray(count)[alignment.family]
+    family = alignment.family.astype(np.int64)
+    families = max(len(alignment.families), 1)
+    by_family, count = run(pooled_scale, excess, usable, family, families, xp=xp)
+    everyone, total = run(pooled_scale, excess, usable, np.zeros_like(family), 1, xp=xp)
+    by_family, count = by_family[family], count[family]
     weight = np.minimum(count, 50) / 50.0  # a family of few residuals leans on all kernels
-    sigma = np.sqrt(
-        weight * by_family**2 + (1 - weight) * np.maximum(by_family, np.asarray(everyone)[0]) ** 2
-    )
-    return sigma, np.full(len(sigma), int(np.asarray(total)[0]) >= settings.min_pool)
+    sigma = np.sqrt(weight * by_family**2 + (1 - weight) * np.maximum(by_family, everyone[0]) ** 2)
+    return sigma, np.full(len(sigma), int(total[0]) >= settings.min_pool)
 
 
 def _ranks(

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kat_otel.ttad.align import Alignment
-from kat_otel.ttad.durations import Durations
-from kat_otel.ttad.features import Features
 from kat_otel.ttad.groups import GroupChange
-from kat_otel.ttad.lateness import Lateness
-from kat_otel.ttad.meetings import Meetings
+from kat_otel.ttad.judged import Judged
 from kat_otel.ttad.suspects import Suspect
 from kat_otel.verdict import Evidence
 
@@ -64,22 +61,13 @@ class _Numbered:
         )
 
 
-def suspect_evidence(
-    suspect: Suspect,
-    met: Meetings,
-    late: Lateness,
-    judged: Durations,
-    features: Features,
-    alignment: Alignment,
-) -> list[Evidence]:
+def suspect_evidence(suspect: Suspect, judged: Judged) -> list[Evidence]:
     """Returns the facts about a suspect, the weightiest first."""
     facts = _Numbered()
-    ranks = [int(alignment.ranks[c]) for c in suspect.columns]
-    who = ranks_text(ranks)
-    verb = "arrives" if len(ranks) == 1 else "arrive"
+    who = ranks_text(judged.ranks(suspect.columns))
     if suspect.meetings:
-        _arrivals(facts, suspect, who, verb, met, late)
-        _walk(facts, suspect, who, alignment, features, judged)
+        _arrivals(facts, suspect, who, judged)
+        _walk(facts, suspect, who)
     if suspect.extra and suspect.meetings:
         facts.add(
             f"{who} ran {suspect.extra} kernels or copies that no peer ran",
@@ -88,7 +76,7 @@ def suspect_evidence(
             0.0,
             "1",
         )
-    local = judged.judged[:, suspect.columns].any()
+    local = judged.durations.judged[:, suspect.columns].any()
     if local and suspect.kind in ("late_launch", "stall", "slow_rank"):
         share = 100 * suspect.slowdown
         normal = "normal" if abs(share) < 4 else f"{share:+.1f} % against its peers"
@@ -102,24 +90,22 @@ def suspect_evidence(
             "%",
         )
     if suspect.kind in ("slow_rank", "slow_kernel", "slow_copy"):
-        _kernels(facts, suspect, judged, features, alignment)
-    if not suspect.sure and len(alignment.ranks) == 1:
+        _kernels(facts, suspect, judged)
+    if not suspect.sure and len(judged.alignment.ranks) == 1:
         facts.add(
             "no peer was recorded: the comparison is with the rank's own repeated layers",
             "peers_missing",
         )
     elif not suspect.sure:
-        facts.add(
-            "the two sides differ and no history says which of them is usual", "side_unknown"
-        )
+        facts.add("the two sides differ and no history says which of them is usual", "side_unknown")
     return facts.facts
 
 
-def _arrivals(
-    facts: _Numbered, suspect: Suspect, who: str, verb: str, met: Meetings, late: Lateness
-) -> None:
+def _arrivals(facts: _Numbered, suspect: Suspect, who: str, judged: Judged) -> None:
+    met, late = judged.meetings, judged.lateness
     at = np.array(suspect.meetings)
-    excess = np.max(late.excess[np.ix_(at, suspect.columns)], axis=1)
+    verb = "arrives" if len(suspect.columns) == 1 else "arrive"
+    excess = late.excess[at][:, suspect.columns].max(axis=1)
     worst = int(np.argmax(excess))
     facts.add(
         f"{who} {verb} last at {len(at)} of {len(met.node)} collectives "
@@ -143,19 +129,12 @@ def _arrivals(
     )
 
 
-def _numbers(at: np.ndarray) -> str:
+def _numbers(at: NDArray[np.int64]) -> str:
     shown = ", ".join(str(int(i)) for i in at[:8])
     return shown + (", …" if len(at) > 8 else "")
 
 
-def _walk(
-    facts: _Numbered,
-    suspect: Suspect,
-    who: str,
-    alignment: Alignment,
-    features: Features,
-    judged: Durations,
-) -> None:
+def _walk(facts: _Numbered, suspect: Suspect, who: str) -> None:
     shares = suspect.walk.shares()
     total = sum(max(v, 0.0) for v in shares.values())
     words = {
@@ -176,20 +155,15 @@ def _walk(
             )
 
 
-def _kernels(
-    facts: _Numbered,
-    suspect: Suspect,
-    judged: Durations,
-    features: Features,
-    alignment: Alignment,
-) -> None:
+def _kernels(facts: _Numbered, suspect: Suspect, judged: Judged) -> None:
+    work, features = judged.durations, judged.features
     for node in suspect.nodes[:_MAX_KERNELS]:
-        column = max(suspect.columns, key=lambda c: float(judged.excess[node, c]))
+        column = max(suspect.columns, key=lambda c: float(work.excess[node, c]))
         took = float(features.duration[node, column])
-        usual = float(judged.expected[node, column])
+        usual = float(work.expected[node, column])
         facts.add(
-            f"{alignment.families[alignment.family[node]]} takes {duration_text(took)} on rank "
-            f"{int(alignment.ranks[column])}, expected {duration_text(usual)}",
+            f"{judged.family(node)} takes {duration_text(took)} on rank "
+            f"{int(judged.alignment.ranks[column])}, expected {duration_text(usual)}",
             "kernel_duration",
             took,
             usual,
@@ -197,10 +171,10 @@ def _kernels(
         )
 
 
-def change_evidence(change: GroupChange, features: Features, alignment: Alignment) -> list[Evidence]:
+def change_evidence(change: GroupChange, judged: Judged) -> list[Evidence]:
     """Returns the facts about a change of a whole group."""
     facts = _Numbered()
-    ranks = ranks_text([int(alignment.ranks[c]) for c in change.columns])
+    ranks = ranks_text(judged.ranks(change.columns))
     what = "transfers of collectives" if change.kind == "slow_transfer" else "kernels"
     facts.add(
         f"{len(change.nodes)} {what} of {ranks} take {change.ratio:.2f} times their usual time, "
@@ -212,7 +186,7 @@ def change_evidence(change: GroupChange, features: Features, alignment: Alignmen
     )
     for node, expected in list(zip(change.nodes, change.expected, strict=True))[:_MAX_KERNELS]:
         facts.add(
-            f"{alignment.families[alignment.family[node]]}: expected {duration_text(expected)}",
+            f"{judged.family(node)}: expected {duration_text(expected)}",
             "usual_duration",
             None,
             expected,

@@ -6,7 +6,7 @@ Dense float64 arrays relative to a common origin, so that nanoseconds stay exact
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,11 @@ class Features:
     origin_ns: int
     resolution_ns: int
 
+    @property
+    def longest_ns(self) -> float:
+        """Length of the longest worker step (ns)."""
+        return float((self.finish - self.begin).max(initial=0.0))
+
 
 def features(table: SpanTable, alignment: Alignment) -> Features:
     """Gathers the columns of ``table`` into dense arrays."""
@@ -78,18 +83,13 @@ def features(table: SpanTable, alignment: Alignment) -> Features:
 
 def shift_clocks(features: Features, offset_ns: Float) -> Features:
     """Returns the features with ``offset_ns`` ``(R,)`` taken off each rank's times."""
-    return Features(
-        present=features.present,
+    return replace(
+        features,
         start=features.start - offset_ns,
         end=features.end - offset_ns,
-        duration=features.duration,
-        launched=features.launched,
         launch=features.launch - offset_ns,
-        kind=features.kind,
         begin=features.begin - offset_ns,
         finish=features.finish - offset_ns,
-        origin_ns=features.origin_ns,
-        resolution_ns=features.resolution_ns,
     )
 
 

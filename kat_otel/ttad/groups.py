@@ -12,6 +12,7 @@ from kat_otel.ttad.durations import local_work
 from kat_otel.ttad.features import Features
 from kat_otel.ttad.history import Expectation
 from kat_otel.ttad.impact import saving_ns
+from kat_otel.ttad.judged import Judged
 from kat_otel.ttad.meetings import Meetings
 from kat_otel.ttad.robust import t_tail
 from kat_otel.ttad.settings import Settings
@@ -49,27 +50,19 @@ class GroupChange:
 
 
 def group_changes(
-    met: Meetings,
-    features: Features,
-    alignment: Alignment,
-    usual: Expectation | None,
-    settings: Settings,
+    judged: Judged, usual: Expectation | None, settings: Settings
 ) -> list[GroupChange]:
     """Compares transfers and kernels of whole groups with history."""
     if usual is None or usual.steps < 1:
         return []
-    length = float((features.finish - features.begin).max(initial=0.0))
-    changes = _transfers(met, features, alignment, usual, settings)
-    changes += _kernels(met, features, alignment, usual, settings)
-    return [c for c in changes if c.impact_ns >= settings.min_impact_fraction * length]
+    changes = _transfers(judged.meetings, judged.features, usual, settings)
+    changes += _kernels(judged.features, judged.alignment, usual, settings)
+    smallest = settings.min_impact_fraction * judged.length_ns
+    return [c for c in changes if c.impact_ns >= smallest]
 
 
 def _transfers(
-    met: Meetings,
-    features: Features,
-    alignment: Alignment,
-    usual: Expectation,
-    settings: Settings,
+    met: Meetings, features: Features, usual: Expectation, settings: Settings
 ) -> list[GroupChange]:
     changes: list[GroupChange] = []
     expected = usual.transfer[met.node]
@@ -102,11 +95,7 @@ def _transfers(
 
 
 def _kernels(
-    met: Meetings,
-    features: Features,
-    alignment: Alignment,
-    usual: Expectation,
-    settings: Settings,
+    features: Features, alignment: Alignment, usual: Expectation, settings: Settings
 ) -> list[GroupChange]:
     """The same kernels slower than before on every rank: a regression."""
     local = local_work(features, alignment)

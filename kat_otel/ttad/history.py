@@ -71,7 +71,7 @@ class History:
             size = max(1, min(self._limit, _MAX_CELLS // max(features.duration.size, 1)))
             shape = self._shapes[key] = _Shape(
                 alignment.stream,
-                [alignment.families[f] for f in alignment.family.tolist()],
+                alignment.names,
                 alignment.ranks,
                 deque(maxlen=size),
                 deque(maxlen=size),
@@ -119,7 +119,7 @@ def _medians(shape: _Shape) -> tuple[Float, Float, Float]:
 
 
 def _mapped(shape: _Shape, alignment: Alignment) -> Expectation | None:
-    names = [alignment.families[f] for f in alignment.family.tolist()]
+    names = alignment.names
     tokens = {name: i for i, name in enumerate(dict.fromkeys([*shape.names, *names]))}
     old = np.array([tokens[n] for n in shape.names], np.int32)
     new = np.array([tokens[n] for n in names], np.int32)

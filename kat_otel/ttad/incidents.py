@@ -1,150 +1,143 @@
-"""From the suspects of a step to the report's incidents, and their life across steps."""
+"""From the suspects and changes of a step to the report's incidents."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from kat_otel.spans import SpanTable
-from kat_otel.ttad.align import Alignment
 from kat_otel.ttad.components import candidates
-from kat_otel.ttad.durations import Durations
 from kat_otel.ttad.evidence import change_evidence, suspect_evidence
-from kat_otel.ttad.features import Features
 from kat_otel.ttad.groups import GroupChange
-from kat_otel.ttad.lateness import Lateness
-from kat_otel.ttad.meetings import Meetings
+from kat_otel.ttad.judged import Judged
 from kat_otel.ttad.settings import Settings
 from kat_otel.ttad.suspects import Suspect
-from kat_otel.verdict import Culprit, Incident, Scope, SpanRef
+from kat_otel.verdict import (
+    ComponentCandidate,
+    Culprit,
+    Evidence,
+    Incident,
+    Kind,
+    Scope,
+    SpanRef,
+)
 
-__all__ = ["Judged", "Tracker", "change_incident", "suspect_incident"]
-
-_MAX_STEPS_LISTED = 1000
-_MAX_LIVE = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """Everything measured and judged of one step: what incidents are written from."""
-
-    table: SpanTable
-    step: int
-    alignment: Alignment
-    features: Features
-    meetings: Meetings
-    lateness: Lateness
-    durations: Durations
+__all__ = ["change_incident", "suspect_incident"]
 
 
 def suspect_incident(suspect: Suspect, judged: Judged, settings: Settings) -> Incident:
     """Writes the incident of one suspect in one step."""
-    alignment = judged.alignment
-    ranks = [int(alignment.ranks[c]) for c in suspect.columns]
-    kernels = [alignment.families[alignment.family[n]] for n in suspect.nodes]
-    components = candidates(suspect.kind, kernels)
-    scope: Scope = "kernel" if suspect.kind in ("slow_kernel", "slow_copy") else "rank"
-    evidence = suspect_evidence(
-        suspect,
-        judged.meetings,
-        judged.lateness,
-        judged.durations,
-        judged.features,
-        alignment,
-    )
+    kernels = [judged.family(n) for n in suspect.nodes]
     groups = [judged.meetings.group[m] for m in suspect.meetings]
     return _incident(
         judged,
-        ranks=ranks,
-        sure=suspect.sure,
-        kind=suspect.kind,
-        scope=scope,
-        victims=[int(alignment.ranks[c]) for c in suspect.victims],
-        group=max(set(groups), key=groups.count) if groups else "",
-        components=components,
-        impact_ns=suspect.impact_ns,
-        score=suspect.score,
-        p=suspect.p,
-        spans=_cited(suspect, judged, settings),
-        evidence=evidence,
+        _Said(
+            ranks=judged.ranks(suspect.columns),
+            sure=suspect.sure,
+            kind=suspect.kind,
+            scope="kernel" if suspect.kind in ("slow_kernel", "slow_copy") else "rank",
+            victims=judged.ranks(suspect.victims),
+            group=max(set(groups), key=groups.count) if groups else "",
+            components=candidates(suspect.kind, kernels),
+            impact_ns=suspect.impact_ns,
+            score=suspect.score,
+            p=suspect.p,
+            spans=_cited(suspect, judged, settings),
+            evidence=suspect_evidence(suspect, judged),
+        ),
     )
 
 
 def change_incident(change: GroupChange, judged: Judged, settings: Settings) -> Incident:
     """Writes the incident of a change that a whole group shares: no rank is the culprit."""
-    alignment = judged.alignment
-    names = [alignment.families[alignment.family[n]] for n in change.nodes]
+    names = [judged.family(n) for n in change.nodes]
     hosts = {r.host for r in judged.table.resources if r.host}
+    return _incident(
+        judged,
+        _Said(
+            ranks=[],
+            sure=True,
+            kind=change.kind,
+            scope="group" if change.kind == "slow_transfer" else "instance",
+            victims=judged.ranks(change.columns),
+            group=change.group,
+            components=candidates(change.kind, names, hosts=len(hosts)),
+            impact_ns=change.impact_ns,
+            score=change.score,
+            p=change.p,
+            spans=_changed(change, judged, settings),
+            evidence=change_evidence(change, judged),
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What differs between incidents."""
+
+    ranks: list[int]
+    sure: bool
+    kind: Kind
+    scope: Scope
+    victims: list[int]
+    group: str
+    components: list[ComponentCandidate]
+    impact_ns: float
+    score: float
+    p: float
+    spans: list[SpanRef]
+    evidence: list[Evidence]
+
+
+def _incident(judged: Judged, said: _Said) -> Incident:
+    features = judged.features
+    of_rank = {r.rank: r for r in judged.table.resources}
+    mine = [of_rank[r] for r in said.ranks if r in of_rank]
+    who = str(said.ranks) if said.ranks else f"{said.scope}|{said.group}|{said.kind}"
+    instance = judged.table.resources[0].instance if judged.table.resources else ""
+    key = f"{instance}|{who}|{judged.step}|{features.origin_ns}"
+    likeliest = said.components[0]
+    return Incident(
+        id=hashlib.blake2b(key.encode(), digest_size=6).hexdigest(),
+        status="open",
+        first_seen=features.origin_ns + round(float(features.begin.min())),
+        last_seen=features.origin_ns + round(float(features.finish.max())),
+        occurrences=1,
+        steps=[judged.step],
+        page=False,
+        kind=said.kind,
+        scope=said.scope,
+        culprit=Culprit(
+            ranks=said.ranks,
+            devices=[r.hardware_id or (str(r.device) if r.device >= 0 else "") for r in mine],
+            hosts=sorted({r.host for r in mine if r.host}),
+            sure=said.sure,
+        ),
+        victims=said.victims,
+        group=said.group or None,
+        link=None,
+        component=likeliest.component,
+        component_candidates=said.components,
+        component_confidence=likeliest.probability,
+        impact_ns=round(said.impact_ns),
+        score=round(said.score, 2),
+        false_alarm_probability=said.p,
+        spans=said.spans,
+        evidence=said.evidence,
+    )
+
+
+def _changed(change: GroupChange, judged: Judged, settings: Settings) -> list[SpanRef]:
+    """One span of each changed node; of collectives the last arriver's, which is bare of wait."""
     spans: list[SpanRef] = []
     for node, expected in zip(change.nodes, change.expected, strict=True):
         if len(spans) >= settings.max_spans_cited:
             break
-        present = np.flatnonzero(alignment.rows[node] >= 0)
-        if change.kind == "slow_transfer" and len(present):  # the last to arrive saw it bare
-            column = int(present[np.argmax(judged.features.start[node, present])])
-        else:
-            column = int(present[0])
-        spans.append(_span_ref(judged, int(alignment.rows[node, column]), expected))
-    return _incident(
-        judged,
-        ranks=[],
-        sure=True,
-        kind=change.kind,
-        scope="group" if change.kind == "slow_transfer" else "instance",
-        victims=[int(alignment.ranks[c]) for c in change.columns],
-        group=change.group,
-        components=candidates(change.kind, names, hosts=len(hosts)),
-        impact_ns=change.impact_ns,
-        score=change.score,
-        p=change.p,
-        spans=spans,
-        evidence=change_evidence(change, judged.features, alignment),
-    )
-
-
-def _incident(judged: Judged, **said: object) -> Incident:
-    ranks: list[int] = said["ranks"]  # type: ignore[assignment]
-    components = said["components"]
-    table, features = judged.table, judged.features
-    of_rank = {r.rank: r for r in table.resources}
-    mine = [of_rank[r] for r in ranks if r in of_rank]
-    group = str(said["group"])
-    key = f"{said['scope'] if not ranks else ''}|{ranks}|{group if not ranks else ''}"
-    digest = hashlib.blake2b(f"{key}|{judged.step}".encode(), digest_size=6).hexdigest()
-    start = features.origin_ns + round(float(features.begin.min()))
-    end = features.origin_ns + round(float(features.finish.max()))
-    return Incident(
-        id=digest,
-        status="open",
-        first_seen=start,
-        last_seen=end,
-        occurrences=1,
-        steps=[judged.step],
-        page=False,
-        kind=said["kind"],  # type: ignore[arg-type]
-        scope=said["scope"],  # type: ignore[arg-type]
-        culprit=Culprit(
-            ranks=ranks,
-            devices=[r.hardware_id or (str(r.device) if r.device >= 0 else "") for r in mine],
-            hosts=sorted({r.host for r in mine if r.host}),
-            sure=bool(said["sure"]),
-        ),
-        victims=said["victims"],  # type: ignore[arg-type]
-        group=group or None,
-        link=None,
-        component=components[0].component,  # type: ignore[index]
-        component_candidates=components,  # type: ignore[arg-type]
-        component_confidence=components[0].probability,  # type: ignore[index]
-        impact_ns=round(float(said["impact_ns"])),  # type: ignore[arg-type]
-        score=round(float(said["score"]), 2),  # type: ignore[arg-type]
-        false_alarm_probability=float(said["p"]),  # type: ignore[arg-type]
-        spans=said["spans"],  # type: ignore[arg-type]
-        evidence=said["evidence"],  # type: ignore[arg-type]
-        diagnosis=None,
-    )
+        present = np.flatnonzero(judged.alignment.rows[node] >= 0)
+        column = int(present[np.argmax(judged.features.start[node, present])])
+        spans.append(_span_ref(judged, int(judged.alignment.rows[node, column]), expected))
+    return spans
 
 
 def _cited(suspect: Suspect, judged: Judged, settings: Settings) -> list[SpanRef]:
@@ -190,96 +183,3 @@ def _span_ref(judged: Judged, row: int, expected_ns: float | None) -> SpanRef:
         trace_id=f"{int(table.trace_hi[row]):016x}{int(table.trace_lo[row]):016x}",
         span_id=f"{int(table.span_id[row]):016x}",
     )
-
-
-@dataclass(slots=True)
-class _Life:
-    incident: Incident
-    impacts: float
-    silent: int = 0
-    kinds: dict[str, float] = field(default_factory=dict[str, float])
-
-
-class Tracker:
-    """The life of incidents: open at first sight, ongoing while seen, resolved after silence.
-
-    One culprit (or one group, where no rank is to blame) is one incident, also if single
-    steps show another kind: the kind that cost most in total is the incident's.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._live: OrderedDict[tuple[object, ...], _Life] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._live)
-
-    def update(self, seen: list[Incident], step_length_ns: float) -> list[Incident]:
-        """Takes the incidents of one step, in step order.
-
-        Returns:
-            The incidents that this step touched or resolved, with their whole life so far.
-        """
-        touched: list[Incident] = []
-        keys: set[tuple[object, ...]] = set()
-        for incident in seen:
-            key = self._key(incident)
-            if key in keys:
-                continue
-            keys.add(key)
-            touched.append(self._merge(key, incident, step_length_ns))
-        for key in [k for k in self._live if k not in keys]:
-            life = self._live[key]
-            life.silent += 1
-            if life.silent >= self._settings.resolve_after:
-                life.incident.status = "resolved"
-                touched.append(life.incident)
-                del self._live[key]
-        while len(self._live) > _MAX_LIVE:
-            self._live.popitem(last=False)
-        return sorted(touched, key=lambda i: -i.impact_ns)
-
-    def _key(self, incident: Incident) -> tuple[object, ...]:
-        ranks = tuple(incident.culprit.ranks)
-        return ranks if ranks else (incident.scope, incident.group, incident.kind)
-
-    def _merge(
-        self, key: tuple[object, ...], incident: Incident, step_length_ns: float
-    ) -> Incident:
-        life = self._live.get(key)
-        weight = float(max(incident.impact_ns, 1))
-        if life is None:
-            life = self._live[key] = _Life(incident, weight, kinds={incident.kind: weight})
-        else:
-            old, life.silent = life.incident, 0
-            life.impacts += weight
-            life.kinds[incident.kind] = life.kinds.get(incident.kind, 0.0) + weight
-            occurrences = old.occurrences + 1
-            usual = max(life.kinds, key=lambda k: life.kinds[k])
-            shown = incident if incident.kind == usual else old
-            life.incident = Incident(
-                **{
-                    **{f: getattr(shown, f) for f in Incident.__struct_fields__},
-                    "id": old.id,
-                    "status": "ongoing",
-                    "first_seen": old.first_seen,
-                    "last_seen": incident.last_seen,
-                    "occurrences": occurrences,
-                    "steps": [*old.steps, *incident.steps][-_MAX_STEPS_LISTED:],
-                    "page": old.page,
-                    "victims": sorted({*old.victims, *incident.victims}),
-                    "impact_ns": round(life.impacts / occurrences),
-                    "score": max(old.score, incident.score),
-                    "false_alarm_probability": min(
-                        old.false_alarm_probability, incident.false_alarm_probability
-                    ),
-                }
-            )
-        now = life.incident
-        if (
-            now.occurrences >= self._settings.page_occurrences
-            and now.impact_ns >= self._settings.page_impact_fraction * step_length_ns
-            and now.culprit.sure
-        ):
-            now.page = True
-        return now

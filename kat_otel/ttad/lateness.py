@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kat_otel.ttad.align import Alignment
+from kat_otel.ttad.backend import run
 from kat_otel.ttad.features import Features
 from kat_otel.ttad.meetings import Meetings
 from kat_otel.ttad.robust import (
+    MAD_TO_SIGMA,
     combine_p,
     leave_one_out_median,
     masked_median,
@@ -81,11 +83,11 @@ def lateness(
     arrived = np.where(met.member, excess, -np.inf)
     latest = arrived.max(axis=1, keepdims=True, initial=-np.inf)
     last = met.member & (excess >= (1 - _CLUSTER) * latest) & (excess > 0)
-    cell_p = np.asarray(t_tail(xp.asarray(z), settings.tail_freedom, xp=xp))
-    cell_p = np.where(freedom[:, None] < settings.tail_freedom, np.sqrt(cell_p), cell_p)
+    freedom = np.clip(freedom - 1.0, 2.0, settings.tail_freedom)  # a scale of few is itself loose
+    (cell_p,) = run(t_tail, z, freedom[:, None], xp=xp)
     usable = compared & judged[:, None]
-    rank_z = np.asarray(combine_p(xp.asarray(cell_p), xp.asarray(usable), xp=xp))
-    rank_p = np.asarray(t_tail(xp.asarray(rank_z), _NORMAL, xp=xp))
+    (rank_z,) = run(combine_p, cell_p, usable, xp=xp)
+    (rank_p,) = run(t_tail, rank_z, _NORMAL, xp=xp)
     return Lateness(expected, excess, z, last, cell_p, rank_z, rank_p, judged)
 
 
@@ -108,10 +110,7 @@ def _residuals(
     expected = np.zeros_like(elapsed)
     for one in np.unique(peers):
         columns = np.flatnonzero(peers == one)
-        median, others = leave_one_out_median(
-            xp.asarray(elapsed[:, columns]), xp.asarray(member[:, columns]), xp=xp
-        )
-        median, others = np.asarray(median), np.asarray(others)
+        median, others = run(leave_one_out_median, elapsed[:, columns], member[:, columns], xp=xp)
         expected[:, columns] = np.where(others > 0, median, elapsed[:, columns])
     return np.where(member, elapsed - expected, 0.0), expected
 
@@ -140,16 +139,11 @@ def _scales(
     centre = np.zeros((kinds, excess.shape[1]))
     for one in np.flatnonzero(repeats >= settings.min_pool).tolist():
         chosen = kind == one
-        values, mask = xp.asarray(excess[chosen].T.copy()), xp.asarray(compared[chosen].T.copy())
-        centre[one] = np.asarray(masked_median(values, mask, xp=xp)[0])
-    pooled, count = pooled_scale(
-        xp.asarray(excess - centre[kind]), xp.asarray(compared), xp.asarray(kind), kinds, xp=xp
-    )
-    pooled, count = np.asarray(pooled)[kind], np.asarray(count)[kind]
+        centre[one], _ = run(masked_median, excess[chosen].T, compared[chosen].T, xp=xp)
+    pooled, count = run(pooled_scale, excess - centre[kind], compared, kind, kinds, xp=xp)
+    pooled, count = pooled[kind], count[kind]
     rows = compared.sum(axis=1)
-    across = np.asarray(
-        masked_median(xp.asarray(np.abs(excess)), xp.asarray(compared), xp=xp)[0] * 1.4826
-    )
+    across, _ = run(masked_median, np.abs(excess) * MAD_TO_SIGMA, compared, xp=xp)
     repeated = repeats[kind] >= settings.min_pool
     enough = rows >= settings.min_pool
     sigma = np.where(repeated, pooled, np.where(enough, across, 0.0))

@@ -118,6 +118,7 @@ def meetings(table: SpanTable, features: Features, alignment: Alignment) -> Meet
     member = np.array(members, dtype=np.bool_).reshape(shape)
     release = np.where(member, features.end[node_of], 0.0)
     order = np.argsort(_last(release, member), kind="stable")
+    sequence: list[int] = order.tolist()
     node_of, member, release = node_of[order], member[order], release[order]
     arrival = np.where(member, features.start[node_of], 0.0)
     at = np.where(member, np.arange(shape[0])[:, None], -1)
@@ -133,7 +134,7 @@ def meetings(table: SpanTable, features: Features, alignment: Alignment) -> Meet
         previous=previous.astype(np.int64),
         elapsed=np.where(member, np.maximum(arrival - since, 0.0), 0.0),
         transfer=np.maximum(_last(release, member) - _last(arrival, member), 0.0),
-        group=tuple(names[i] for i in order.tolist()),
+        group=tuple(names[i] for i in sequence),
     )
 
 

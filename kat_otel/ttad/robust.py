@@ -9,12 +9,19 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["combine_p", "leave_one_out_median", "masked_median", "pooled_scale", "t_tail"]
+__all__ = [
+    "MAD_TO_SIGMA",
+    "combine_p",
+    "leave_one_out_median",
+    "masked_median",
+    "pooled_scale",
+    "t_tail",
+]
 
 Array = Any
 """An array of the namespace ``xp``."""
 
-_MAD_TO_SIGMA = 1.482602218505602
+MAD_TO_SIGMA = 1.482602218505602
 """1 / Phi^-1(3/4): makes the median absolute deviation consistent with a normal sigma."""
 
 
@@ -107,23 +114,22 @@ def pooled_scale(
 
     count = stop - start
     median = (at((start + stop - 1) // 2) + at((start + stop) // 2)) / 2
-    return xp.where(count > 0, median * _MAD_TO_SIGMA, xp.zeros_like(median)), count
+    return xp.where(count > 0, median * MAD_TO_SIGMA, xp.zeros_like(median)), count
 
 
-def t_tail(z: Array, freedom: float, *, xp: Any) -> Array:
+def t_tail(z: Array, freedom: Array | float, *, xp: Any) -> Array:
     """Upper tail probability of Student's t, by Wallace's normal approximation.
 
-    z is mapped to a normal deviate ``u = sqrt((v - 3/2) log(1 + z^2/v))`` (Wallace 1959, after
-    Johnson, Kotz and Balakrishnan, Continuous Univariate Distributions 2, ch. 28); the normal
-    tail by Sampford's upper bound of Mills' ratio, ``4 phi(u) / (3u + sqrt(u^2 + 8))`` (Ann.
-    Math. Stat. 24, 1953): at most 2 % too large from u = 1 on, and never too small.
+    z is mapped to a normal deviate ``u = (8v + 1)/(8v + 3) sqrt(v log(1 + z^2/v))`` (Wallace,
+    Ann. Math. Stat. 30, 1959); the normal tail by Sampford's upper bound of Mills' ratio,
+    ``4 phi(u) / (3u + sqrt(u^2 + 8))`` (Ann. Math. Stat. 24, 1953), never too small.
 
     Args:
         z: float64, any shape.
-        freedom: degrees of freedom, above 3/2.
+        freedom: degrees of freedom; a number or an array that broadcasts with z.
     """
     size = xp.clip(xp.abs(z), 0, 1e9)
-    u = xp.sqrt((freedom - 1.5) * xp.log1p(size * size / freedom))
+    u = (8 * freedom + 1) / (8 * freedom + 3) * xp.sqrt(freedom * xp.log1p(size * size / freedom))
     phi = xp.exp(-u * u / 2) * 0.3989422804014327
     tail = xp.clip(4 * phi / (3 * u + xp.sqrt(u * u + 8)), 1e-300, 0.5)
     return xp.where(z >= 0, tail, 1 - tail)

@@ -1,4 +1,4 @@
-"""What TTAD can be told, with its defaults. No value here is fitted to the traces it is tested on."""
+"""What TTAD can be told, with its defaults."""
 
 from __future__ import annotations
 

@@ -8,14 +8,14 @@ from kat_otel.spans import NO_PARENT, UNKNOWN, SpanKind, SpanTable
 from kat_otel.ttad.align import Alignment
 from kat_otel.ttad.features import Features
 from kat_otel.ttad.settings import Settings
-from kat_otel.verdict import Abstention, Clock, ClockState, Instance, Source
+from kat_otel.verdict import Abstention, Clock, ClockState, Instance, Source, Step
 
-__all__ = ["abstention", "instance_of", "judgement_notes", "merge_clocks", "source_of"]
+_CLOCK_STATES: tuple[ClockState, ...] = ("aligned", "corrected", "unaligned")
+
+__all__ = ["abstention", "instance_of", "judgement_notes", "merge_clocks", "source_of", "step_of"]
 
 
-def abstention(
-    table: SpanTable, alignment: Alignment, measured: Features, settings: Settings
-) -> Abstention | None:
+def abstention(table: SpanTable, alignment: Alignment, settings: Settings) -> Abstention | None:
     """Returns why the step cannot be judged, or None if it can."""
     if alignment.total == 0:
         return Abstention(
@@ -51,13 +51,7 @@ def _unpaired_launches(table: SpanTable) -> float:
     return float(orphan.mean())
 
 
-def judgement_notes(
-    table: SpanTable,
-    alignment: Alignment,
-    measured: Features,
-    clock: Clock,
-    settings: Settings,
-) -> list[str]:
+def judgement_notes(table: SpanTable, alignment: Alignment, clock: Clock) -> list[str]:
     """Returns what could not be judged in this step, as sentences."""
     notes: list[str] = []
     world = max((r.world_size for r in table.resources), default=UNKNOWN)
@@ -120,7 +114,8 @@ def instance_of(table: SpanTable) -> Instance | None:
 
 def source_of(table: SpanTable, clock: Clock) -> Source:
     """Returns what was read."""
-    used = [table.resources[i] for i in np.unique(table.resource).tolist()]
+    seen: list[int] = np.unique(table.resource).tolist()
+    used = [table.resources[i] for i in seen]
     world = max((r.world_size for r in used), default=UNKNOWN)
     return Source(
         files=[],
@@ -131,8 +126,19 @@ def source_of(table: SpanTable, clock: Clock) -> Source:
     )
 
 
+def step_of(step: int, alignment: Alignment, measured: Features) -> Step:
+    """Returns the report's line on one step."""
+    begin = round(float(measured.begin.min())) if len(measured.begin) else 0
+    finish = round(float(measured.finish.max())) if len(measured.finish) else 0
+    return Step(
+        step=step,
+        start_unix_nano=measured.origin_ns + begin,
+        duration_ns=finish - begin,
+        ranks=alignment.ranks.tolist(),
+    )
+
+
 def merge_clocks(clocks: list[Clock]) -> Clock:
     """Returns the worst clock state of several steps."""
-    order: list[ClockState] = ["aligned", "corrected", "unaligned"]
-    state = max((c.state for c in clocks), key=order.index)
-    return Clock(state=state, max_offset_ns=max(c.max_offset_ns for c in clocks))
+    worst = max(clocks, key=lambda c: _CLOCK_STATES.index(c.state))
+    return Clock(state=worst.state, max_offset_ns=max(c.max_offset_ns for c in clocks))

@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from kat_otel.spans import SpanKind
-from kat_otel.ttad.align import Alignment
 from kat_otel.ttad.cause import Walk, walk_back
 from kat_otel.ttad.durations import Durations
-from kat_otel.ttad.features import Features
 from kat_otel.ttad.impact import saving_ns
+from kat_otel.ttad.judged import Judged
 from kat_otel.ttad.lateness import Lateness
 from kat_otel.ttad.meetings import Meetings
 from kat_otel.ttad.settings import Settings
@@ -71,47 +69,40 @@ class Suspect:
     slowdown: float = 0.0
 
 
-def suspects(
-    met: Meetings,
-    late: Lateness,
-    judged: Durations,
-    features: Features,
-    alignment: Alignment,
-    settings: Settings,
-) -> list[Suspect]:
+def suspects(judged: Judged, settings: Settings) -> list[Suspect]:
     """Returns the suspects of one step by impact, the largest first."""
-    slow_nodes, slow_ranks = _slow(judged, features, settings)
-    cells = _late_cells(met, late, settings)
-    length = float((features.finish - features.begin).max(initial=0.0))
-    smallest = settings.min_impact_fraction * length
-    ranks = features.present.shape[1]
+    work = judged.durations
+    slow_nodes, slow_ranks = _slow(work, settings)
+    cells = _late_cells(judged.meetings, judged.lateness, settings)
+    smallest = settings.min_impact_fraction * judged.length_ns
+    ranks = len(judged.alignment.ranks)
     found: list[Suspect] = []
     for columns in _together(cells):
-        suspect = _late_suspect(columns, cells, met, late, judged, features, alignment)
+        suspect = _late_suspect(columns, cells, judged)
         if suspect.impact_ns >= smallest:
-            suspect.kind = _kind(suspect, slow_nodes, slow_ranks)
-            suspect.nodes = _top_nodes(suspect, slow_nodes, judged, features)
+            suspect.kind = _kind(suspect, slow_ranks)
+            suspect.nodes = _top_nodes(suspect, slow_nodes, work)
             found.append(suspect)
     blamed = {c for s in found for c in s.columns}
     waiting = {c for s in found for c in s.victims}
     for column in range(ranks):
         if column not in blamed and (slow_ranks[column] or slow_nodes[:, column].any()):
-            suspect = _slow_suspect(column, slow_nodes, slow_ranks, judged, alone=ranks == 1)
+            suspect = _slow_suspect(column, slow_nodes, slow_ranks, work, alone=ranks == 1)
             lasting = len(suspect.nodes) > 1 or suspect.own_ns >= smallest
             if lasting and (suspect.sure or not waiting):
                 found.append(suspect)
-    found = _two_sides(found, features)
+    found = _two_sides(found, ranks)
     found.sort(key=lambda s: (-s.impact_ns, -s.own_ns))
     return found[: settings.max_incidents]
 
 
-def _slow(judged: Durations, features: Features, settings: Settings) -> tuple[Bool, Bool]:
+def _slow(judged: Durations, settings: Settings) -> tuple[Bool, Bool]:
     tests = max(int(judged.judged.sum()), 1)
     large = judged.excess >= settings.min_kernel_excess * judged.expected
     nodes = judged.judged & large & (judged.p * tests <= settings.false_alarm_rate)
     ranks = (
         (judged.rank_excess >= settings.min_rank_excess)
-        & (judged.rank_p * features.present.shape[1] <= settings.false_alarm_rate)
+        & (judged.rank_p * judged.rank_p.size <= settings.false_alarm_rate)
         & (judged.breadth >= _BROAD)
     )
     return nodes, ranks
@@ -141,21 +132,14 @@ def _together(cells: Bool) -> list[list[int]]:
     return groups
 
 
-def _late_suspect(
-    columns: list[int],
-    cells: Bool,
-    met: Meetings,
-    late: Lateness,
-    judged: Durations,
-    features: Features,
-    alignment: Alignment,
-) -> Suspect:
-    mine = np.zeros_like(cells)
+def _late_suspect(columns: list[int], cells: Bool, judged: Judged) -> Suspect:
+    met, late = judged.meetings, judged.lateness
+    mine: Bool = np.zeros(cells.shape, dtype=np.bool_)
     mine[:, columns] = cells[:, columns]
     elapsed = np.where(mine, np.minimum(met.elapsed, late.expected), met.elapsed)
     meetings = np.flatnonzero(mine.any(axis=1))
-    victims = met.member[meetings].any(axis=0)
-    victims[columns] = False
+    victims = np.asarray(met.member[meetings].any(axis=0))
+    victims[np.array(columns)] = False
     tests = max(int(met.member.sum()), 1)
     lead = max(columns, key=lambda c: float(np.where(mine[:, c], late.excess[:, c], 0.0).sum()))
     at = np.flatnonzero(mine[:, lead])
@@ -165,8 +149,9 @@ def _late_suspect(
         float(late.rank_p[columns].min()) * late.rank_p.size,
         1.0,
     )
-    theirs = np.delete(alignment.present, columns, axis=1).any(axis=1)
-    alone = alignment.present[:, columns].any(axis=1) & ~theirs
+    present = judged.alignment.present
+    theirs = np.delete(present, columns, axis=1).any(axis=1)
+    alone = present[:, columns].any(axis=1) & ~theirs
     return Suspect(
         columns=columns,
         kind="late_launch",
@@ -175,21 +160,14 @@ def _late_suspect(
         p=p,
         meetings=meetings.tolist(),
         victims=np.flatnonzero(victims).tolist(),
-        walk=walk_back(
-            lead,
-            [(int(c), float(late.excess[c, lead])) for c in costliest],
-            met,
-            features,
-            alignment,
-            judged,
-        ),
-        impact_ns=saving_ns(met, features, elapsed, met.transfer),
+        walk=walk_back(lead, [(int(c), float(late.excess[c, lead])) for c in costliest], judged),
+        impact_ns=saving_ns(met, judged.features, elapsed, met.transfer),
         extra=int(alone.sum()),
-        slowdown=float(judged.rank_excess[lead]),
+        slowdown=float(judged.durations.rank_excess[lead]),
     )
 
 
-def _kind(suspect: Suspect, slow_nodes: Bool, slow_ranks: Bool) -> Kind:
+def _kind(suspect: Suspect, slow_ranks: Bool) -> Kind:
     shares = suspect.walk.shares()
     largest = max(shares, key=lambda k: shares[k])
     if largest == "kernels":
@@ -201,9 +179,7 @@ def _kind(suspect: Suspect, slow_nodes: Bool, slow_ranks: Bool) -> Kind:
     return "late_launch" if largest == "launch" else "stall"
 
 
-def _top_nodes(
-    suspect: Suspect, slow_nodes: Bool, judged: Durations, features: Features
-) -> list[int]:
+def _top_nodes(suspect: Suspect, slow_nodes: Bool, judged: Durations) -> list[int]:
     """Nodes to cite: what the walk blames, then what stands out by itself."""
     if suspect.kind in ("late_launch", "stall"):
         return suspect.walk.launched_late
@@ -245,12 +221,11 @@ def _slow_suspect(
     )
 
 
-def _two_sides(found: list[Suspect], features: Features) -> list[Suspect]:
+def _two_sides(found: list[Suspect], ranks: int) -> list[Suspect]:
     """Suspects without a side (two peers, no history) become one that names both."""
     unsure = [s for s in found if not s.sure]
-    if not unsure or features.present.shape[1] < 2:
+    if not unsure or ranks < 2:
         return found
     biggest = max(unsure, key=lambda s: s.own_ns)
-    biggest.columns = list(range(features.present.shape[1]))
+    biggest.columns = list(range(ranks))
     return [s for s in found if s.sure] + [biggest]
-
