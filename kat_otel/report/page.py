@@ -12,6 +12,7 @@ from kat_otel.report.page_timeline import timeline_view
 from kat_otel.report.scene import step_of
 from kat_otel.report.sentences import (
     by_impact,
+    clock_text,
     culprit_sentence,
     duration_text,
     first_line,
@@ -32,12 +33,6 @@ _MAX_INCIDENTS = 8
 _MAX_EVIDENCE = 12
 _MAX_SPANS = 24
 _MAX_NOTES = 40
-
-_CLOCKS = {
-    "aligned": "aligned",
-    "corrected": "corrected by the ends of collectives",
-    "unaligned": "not aligned; ranks are compared by durations only",
-}
 
 
 def page(report: Report, table: SpanTable | None) -> dict[str, Any]:
@@ -75,25 +70,8 @@ def page(report: Report, table: SpanTable | None) -> dict[str, Any]:
                 "Ranks",
                 rank_list(source.ranks) + (f" of {source.world_size}" if source.world_size else ""),
             ),
-            (
-                "Kernels with a counterpart",
-                f"{coverage.aligned:,} of {coverage.kernels:,}"
-                + (
-                    f" ({percent_text(coverage.aligned, coverage.kernels)})"
-                    if coverage.kernels
-                    else ""
-                ),
-            ),
-            ("Kernels without", f"{coverage.unmatched:,}"),
-            (
-                "Clocks",
-                _CLOCKS[source.clock.state]
-                + (
-                    f", offset at most {duration_text(source.clock.max_offset_ns)}"
-                    if source.clock.max_offset_ns
-                    else ""
-                ),
-            ),
+            *_counterparts(report),
+            ("Clocks", clock_text(source)),
             ("Resolution", duration_text(source.resolution_ns)),
         ],
         "notes": [
@@ -105,6 +83,18 @@ def page(report: Report, table: SpanTable | None) -> dict[str, Any]:
             ),
         ],
     }
+
+
+def _counterparts(report: Report) -> list[tuple[str, str]]:
+    coverage = report.coverage
+    if len(report.source.ranks) < 2:
+        return [("Kernels", f"{coverage.kernels:,}, no other rank to compare with")]
+    share = percent_text(coverage.aligned, coverage.kernels)
+    said = f"{coverage.aligned:,} of {coverage.kernels:,}" + (f" ({share})" if share else "")
+    return [
+        ("Kernels with a counterpart", said),
+        ("Kernels without", f"{coverage.unmatched:,}"),
+    ]
 
 
 class _Stages:

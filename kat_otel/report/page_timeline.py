@@ -91,7 +91,7 @@ def _notes(shown: Timeline) -> list[str]:
 
 def _data(shown: Timeline) -> str:
     spans = shown.spans
-    columns = ("lane", "band", "look", "start", "duration", "name", "merged", "flagged")
+    columns = ("lane", "band", "look", "start", "duration", "name", "merged", "fill", "flagged")
     return json.dumps(
         {
             "view": list(shown.view),

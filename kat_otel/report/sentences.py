@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kat_otel.verdict import Culprit, Incident, Report
+from kat_otel.verdict import Culprit, Incident, Report, Source
 
 __all__ = [
     "by_impact",
+    "clock_text",
     "culprit_sentence",
     "duration_text",
     "first_line",
@@ -143,6 +144,19 @@ def places_text(culprit: Culprit) -> str:
     return printable(" on ".join(part for part in (said, where) if part))
 
 
+def clock_text(source: Source) -> str:
+    """Returns how the clocks of the ranks relate, in a few words."""
+    if len(source.ranks) < 2:
+        return "one rank, nothing to align"
+    said = {
+        "aligned": "aligned",
+        "corrected": "corrected by the ends of collectives",
+        "unaligned": "not aligned; ranks are compared by durations only",
+    }[source.clock.state]
+    offset = source.clock.max_offset_ns
+    return f"{said}, offset at most {duration_text(offset)}" if offset else said
+
+
 def verdict_tail(incident: Incident) -> str:
     """Returns kind and component with its confidence: ``late_launch, host_cpu (0.6)``."""
     return f"{incident.kind}, {incident.component} ({incident.component_confidence:.2g})"
@@ -162,5 +176,8 @@ def first_line(report: Report) -> str:
         return f"{said}: {verdict_tail(worst)} — {certainty}"
     steps = len(report.steps)
     judged = f"{ranks_text(report.source.ranks)}, {steps} step{'' if steps == 1 else 's'}"
-    kernels = f"{report.coverage.aligned:,} of {report.coverage.kernels:,} kernels compared"
+    coverage = report.coverage
+    kernels = f"{coverage.aligned:,} of {coverage.kernels:,} kernels compared with other ranks"
+    if len(report.source.ranks) < 2:
+        kernels = f"{coverage.kernels:,} kernels, no other rank to compare with"
     return f"No incident: {judged}, {kernels}"

@@ -49,6 +49,7 @@ class DrawnSpans:
         start, duration: ns, int64.
         name: index into ``names``; -1 for merged spans, int64.
         merged: how many spans were merged into this one, 1 if none, int64.
+        fill: percent of its duration that is really occupied; less than 100 if merged, int64.
         flagged: whether the incident cites it, int64 0 or 1.
         names: the texts.
     """
@@ -60,6 +61,7 @@ class DrawnSpans:
     duration: Int64
     name: Int64
     merged: Int64
+    fill: Int64
     flagged: Int64
     names: tuple[str, ...]
 
@@ -116,6 +118,7 @@ def drawn_spans(
         "duration": table.duration_ns[rows] - wait,
         "name": table.name[rows].astype(np.int64),
         "merged": np.ones(len(rows), dtype=np.int64),
+        "fill": np.full(len(rows), 100),
         "flagged": marked.astype(np.int64),
     }
     waiting = {key: values[front] for key, values in columns.items()}
@@ -145,38 +148,53 @@ def _holds_host_work(table: SpanTable) -> NDArray[np.bool_]:
 def _within_budget(
     columns: dict[str, Int64], view: tuple[int, int], budget: int
 ) -> dict[str, Int64]:
-    """Merges more and more until it fits: first what is short, and coarser outside the view."""
+    """Merges what is short: the view keeps its detail as long as its share of the budget lasts."""
+    start, end = columns["start"], columns["start"] + columns["duration"]
+    before, after = end < view[0], start > view[1]
     grain = max(1, (view[1] - view[0]) // _PIXELS)
+    shown = _merged(_where(columns, ~(before | after)), grain, budget * 3 // 4)
+    left = (budget - len(shown["lane"])) // 2
+    # each side by itself: nothing may be merged across the view
+    parts = [_merged(_where(columns, side), grain * 3, left) for side in (before, after)]
+    return {key: np.concatenate([shown[key], *(part[key] for part in parts)]) for key in columns}
+
+
+def _where(columns: dict[str, Int64], rows: NDArray[np.bool_]) -> dict[str, Int64]:
+    return {key: values[rows] for key, values in columns.items()}
+
+
+def _merged(columns: dict[str, Int64], grain: int, budget: int) -> dict[str, Int64]:
+    """Merges spans shorter than ``grain`` ns, then twice that, until they fit the budget."""
     merged = columns
     for _ in range(40):  # 2**40 grains are more than any step has
-        merged = _merge_short(columns, view, grain)
+        merged = _merge_short(columns, grain)
         if len(merged["lane"]) <= budget:
             break
         grain *= 2
     return merged
 
 
-def _merge_short(columns: dict[str, Int64], view: tuple[int, int], grain: int) -> dict[str, Int64]:
-    start, end = columns["start"], columns["start"] + columns["duration"]
-    outside = (end < view[0]) | (start > view[1])
-    size = np.where(outside, grain * 3, grain)
-    short = (columns["duration"] < size) & (columns["flagged"] == 0)
+def _merge_short(columns: dict[str, Int64], grain: int) -> dict[str, Int64]:
+    short = (columns["duration"] < grain) & (columns["flagged"] == 0)
     if not short.any():
         return columns
     at = np.flatnonzero(short)
-    bucket = start[at] // size[at]
+    start, end = columns["start"], columns["start"] + columns["duration"]
+    bucket = start[at] // grain
     key = (columns["lane"][at] * 4 + columns["band"][at]) * 8 + columns["look"][at]
-    order = np.lexsort((start[at], bucket, outside[at], key))
+    order = np.lexsort((start[at], bucket, key))
     at, key, bucket = at[order], key[order], bucket[order]
     new = np.ones(len(at), dtype=bool)
-    new[1:] = (np.diff(key) != 0) | (np.diff(bucket) != 0) | (np.diff(outside[at]) != 0)
+    new[1:] = (np.diff(key) != 0) | (np.diff(bucket) != 0)
     begins = np.flatnonzero(new)
     first = at[begins]
     count = np.diff(begins, append=len(at))
     together = {name: values[first] for name, values in columns.items()}
     begin = np.minimum.reduceat(start[at], begins)
-    together["start"] = begin
-    together["duration"] = np.maximum.reduceat(end[at], begins) - begin
+    extent = np.maximum.reduceat(end[at], begins) - begin
+    busy = np.add.reduceat(columns["duration"][at] * columns["fill"][at], begins)
+    together["start"], together["duration"] = begin, extent
+    together["fill"] = np.clip(busy // np.maximum(extent, 1), 0, 100)
     together["merged"] = np.add.reduceat(columns["merged"][at], begins)
     together["name"] = np.where(count == 1, together["name"], -1)
     return {

@@ -18,6 +18,7 @@ from rich.text import Text
 from kat_otel.report.advice import KIND_MEANING, next_step
 from kat_otel.report.sentences import (
     by_impact,
+    clock_text,
     culprit_sentence,
     duration_text,
     first_line,
@@ -137,7 +138,8 @@ def _indented(console: Console, text: str, *, mark: str = "") -> None:
 def _print_source(console: Console, source: Source, coverage: Coverage, steps: int) -> None:
     files = len(source.files)
     world = f" of {source.world_size}" if source.world_size else ""
-    aligned = percent_text(coverage.aligned, coverage.kernels)
+    alone = len(source.ranks) < 2
+    aligned = "" if alone else percent_text(coverage.aligned, coverage.kernels)
     console.print(
         Text.assemble(
             ("Read: ", "bold"),
@@ -147,15 +149,10 @@ def _print_source(console: Console, source: Source, coverage: Coverage, steps: i
             + (f" ({aligned} compared with a counterpart)" if aligned else ""),
         )
     )
-    clock = source.clock
-    said = {
-        "aligned": "aligned",
-        "corrected": "corrected by the ends of collectives",
-        "unaligned": "not aligned: ranks are compared by durations only",
-    }[clock.state]
-    offset = f", offset at most {duration_text(clock.max_offset_ns)}" if clock.max_offset_ns else ""
     resolution = duration_text(source.resolution_ns)
-    console.print(Text.assemble(("Clocks: ", "bold"), f"{said}{offset}; resolution {resolution}"))
+    console.print(
+        Text.assemble(("Clocks: ", "bold"), f"{clock_text(source)}; resolution {resolution}")
+    )
 
 
 def _print_gaps(console: Console, report: Report) -> None:

@@ -100,6 +100,28 @@ def test_the_drawing_is_bounded_and_loses_no_span() -> None:
     assert set(drawn.band[drawn.flagged == 1]) == {Band.COLLECTIVE}
 
 
+def test_nothing_is_merged_across_the_view() -> None:
+    spans = samples.table(ranks=32, layers=400)
+    shown = timeline(stage(spans), samples.late_launch(spans))
+    drawn = shown.spans
+    end = drawn.start + drawn.duration
+    across = (drawn.start < shown.view[0]) & (end > shown.view[1])
+    assert not across.any()
+    inside = (drawn.start > shown.view[0]) & (end < shown.view[1])
+    longest = drawn.duration[inside & (drawn.merged > 1)].max(initial=0)
+    assert longest < (shown.view[1] - shown.view[0]) / 100, "what is merged stays invisible"
+    assert len(drawn) <= MAX_SPANS
+
+
+def test_a_merged_span_says_how_dense_it_is() -> None:
+    spans = samples.table(layers=2000)
+    drawn = timeline(stage(spans), samples.late_launch(spans)).spans
+    launches = (drawn.look == Look.LAUNCH) & (drawn.merged > 10)
+    assert launches.any()
+    assert (drawn.fill[launches] < 15).all()  # 5 µs of every 300 µs
+    assert (drawn.fill[drawn.merged == 1] == 100).all()
+
+
 def test_step_of_finds_the_step_of_the_first_cited_span() -> None:
     spans = samples.table()
     assert step_of(spans, samples.late_launch(spans)) == 12

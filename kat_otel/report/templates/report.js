@@ -20,6 +20,8 @@
     return value.toFixed(digits) + " " + units[at][0];
   }
 
+  const middleOf = (y, h) => y + h / 2 + 0.5;
+
   function short(name) {
     return name.replace(/^void\s+/, "").replace(/^(nccl|rccl)(Dev)?Kernel_/, "").replace(/[<(].*$/, "").replace(/^.*::(?=\w)/, "");
   }
@@ -179,19 +181,21 @@
         const width = Math.max(x1 - x0, s.band[i] === BAND.HOST ? 0.6 : 1.2);
         const look = s.look[i];
         const guilty = s.flagged[i] && culprit[s.lane[i]] && look !== 3;
-        ctx.globalAlpha = look === 6 ? 0.4 : look === 5 ? 0.18 : 1;
+        // what was merged is as strong as it is dense: a sparse row must not look like a busy one
+        const dense = s.fill[i] < 100 ? 0.15 + 0.0085 * s.fill[i] : 1;
+        ctx.globalAlpha = dense * (look === 6 ? 0.4 : look === 5 ? 0.18 : 1);
         ctx.fillStyle = guilty ? c.culprit : paint[look];
         ctx.fillRect(x0, y, guilty ? Math.max(width, 2.5) : width, h);
         ctx.globalAlpha = 1;
-        if (look === 3) { ctx.strokeStyle = c.wait; ctx.lineWidth = 1; ctx.globalAlpha = 0.6; ctx.strokeRect(x0 + 0.5, y + 0.5, Math.max(0, width - 1), h - 1); ctx.globalAlpha = 1; }
+        if (look === 3 && s.fill[i] === 100) { ctx.strokeStyle = c.wait; ctx.lineWidth = 1; ctx.globalAlpha = 0.6; ctx.strokeRect(x0 + 0.5, y + 0.5, Math.max(0, width - 1), h - 1); ctx.globalAlpha = 1; }
         if (i === this.picked) { ctx.strokeStyle = c.ink; ctx.lineWidth = 2; ctx.strokeRect(x0 - 1, y - 1, width + 2, h + 2); }
         const left = Math.max(x0, g.left), room = Math.min(x1, g.width) - left;
-        if (h >= 13 && room > 44 && look <= 3) texts.push([i, left, room, y, h]);
+        if (h >= 13 && room > 44 && look <= 3 && s.merged[i] === 1) texts.push([i, left, room, y, h]);
       }
       ctx.textBaseline = "middle";
       for (const [i, x, room, y, h] of texts) {
         const wait = s.look[i] === 3;
-        const text = wait ? "waits " + time(s.duration[i]) : s.name[i] < 0 ? s.merged[i] + " spans" : short(this.data.names[s.name[i]]);
+        const text = wait ? "waits " + time(s.duration[i]) : short(this.data.names[s.name[i]]);
         ctx.font = `${wait ? 650 : 500} 11px ${c.font}`;
         const size = ctx.measureText(text).width;
         if (size > room - 8 && (wait || room < 56)) continue;
@@ -234,11 +238,26 @@
           if (xa > g.left) this.flag(ctx, g, c, taken, xa, `rank ${lane.rank} arrives`);
         }
         ctx.lineWidth = 1.5;
+        if (!ghost.late) { // the part that was expected in the usual colour, the rest stays red
+          ctx.fillStyle = c.compute;
+          ctx.fillRect(x0, y, x1 - x0, h);
+          ctx.strokeStyle = c.ink;
+        }
         ctx.setLineDash([4, 3]);
         ctx.strokeRect(x0 + 0.75, y + 0.75, x1 - x0 - 1.5, h - 1.5);
         ctx.setLineDash([]);
-        if (!ghost.late) return;
-        const middle = y + h / 2;
+        if (!ghost.late) {
+          const more = "+" + time(ghost.excess), end = this.x(g, ghost.to + ghost.excess);
+          ctx.font = `700 11px ${c.font}`;
+          if (end - x1 > ctx.measureText(more).width + 8) {
+            ctx.fillStyle = c.card;
+            ctx.textAlign = "left";
+            ctx.textBaseline = "middle";
+            ctx.fillText(more, x1 + 5, middleOf(y, h));
+          }
+          return;
+        }
+        const middle = middleOf(y, h);
         if (xa - x1 > 12) {
           ctx.lineWidth = 1.5;
           ctx.beginPath();
