@@ -88,7 +88,12 @@ def _compiled(
 
 def semantics(name: str, extra: Sequence[CollectivePattern] = ()) -> Semantics:
     """Returns how ranks depend on each other in the kernel ``name``; ``extra`` rows go first."""
-    for pattern, meaning in _compiled(tuple(extra)):
+    return _semantics(name, tuple(extra))
+
+
+@lru_cache(maxsize=65536)  # the same few hundred names come with every step
+def _semantics(name: str, extra: tuple[CollectivePattern, ...]) -> Semantics:
+    for pattern, meaning in _compiled(extra):
         if pattern.search(name):
             return meaning
     return Semantics.NONE

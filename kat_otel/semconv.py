@@ -33,8 +33,8 @@ MODEL: Final = "gen_ai.request.model"
 # --- span: what a worker says of its work ----------------------------------------------
 SPAN_KIND: Final = "kat.span.kind"
 STEP: Final = "kat.step"
-GROUP_SIZE: Final = "kat.group.size"
-SPAN_COUNT: Final = "kat.span.count"
+GROUP_SIZE: Final = "kat.group.size"  # ranks that must close the step
+SPAN_COUNT: Final = "kat.span.count"  # of the rank in the step, its worker step included
 DROPPED_COUNT: Final = "kat.span.dropped"
 KERNEL_NAME: Final = "gpu.cuda.kernel.name"
 KERNEL_GRID: Final = "gpu.cuda.kernel.grid"

@@ -7,8 +7,8 @@ from kat_otel.otlp.encode import Request, encode_requests, encode_traces
 from kat_otel.otlp.link import link_parents
 
 __all__ = [
-    "Request",
     "Rejected",
+    "Request",
     "decode_traces",
     "decode_traces_json",
     "encode_requests",

@@ -14,7 +14,7 @@ import numpy as np
 from kat_otel import semconv
 from kat_otel.kernels import Semantics, classify
 from kat_otel.otlp.signals import Gauge, Histogram, Labels, Sum, encode_metrics
-from kat_otel.spans import SpanTable
+from kat_otel.spans import SpanKind, SpanTable
 from kat_otel.telemetry import Books
 from kat_otel.verdict import Incident
 
@@ -27,10 +27,10 @@ _SKEW_BOUNDS = (1e-6, 1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, 
 def arrival_lateness(table: SpanTable) -> dict[int, int]:
     """Returns by rank how late it came to the step's collectives, the median over them in ns.
 
-    Lateness is a rank's start minus the earliest rank's. Only collectives with barrier
-    semantics that every rank of the table took part in equally often are compared.
+    Lateness is a rank's start minus the earliest rank's. Only collectives (spans of that kind)
+    with barrier semantics that every rank of the table took part in equally often are compared.
     """
-    marked, meaning = classify(table)
+    marked, meaning = classify(table.take(table.kind == SpanKind.COLLECTIVE))
     rows = np.flatnonzero(meaning == Semantics.BARRIER)
     ranks = marked.rank[rows]
     known, counts = np.unique(ranks, return_counts=True)
