@@ -11,7 +11,8 @@ counts. HolisticTraceAnalysis is installed from PyPI into a virtual environment 
 memory profiling, which would slow it down. What is timed: for HTA
 ``Trace(...).parse_traces()``, which reads the events into a data frame and links launches to
 kernels; for us ``read()``, which does that and also nests host spans and assigns steps and ids.
-Peak memory is the process's high-water mark (VmHWM), absolute and above the same interpreter after its imports.
+Peak memory is the process's high-water mark (VmHWM), absolute and above the same interpreter
+after its imports.
 """
 
 from __future__ import annotations
@@ -104,8 +105,12 @@ def hta_python(cache: Path) -> Path:
     home = cache / "hta-venv"
     python = home / "bin" / "python"
     wanted = f"HolisticTraceAnalysis=={HTA_VERSION}"
-    check = f"import importlib.metadata as m; assert m.version('HolisticTraceAnalysis') == '{HTA_VERSION}'"
-    if not python.exists() or subprocess.run([python, "-c", check], capture_output=True).returncode:
+    version = "import importlib.metadata as m; print(m.version('HolisticTraceAnalysis'))"
+    found = ""
+    if python.exists():
+        run = subprocess.run([python, "-c", version], capture_output=True, text=True, check=False)
+        found = run.stdout.strip()
+    if found != HTA_VERSION:
         print(f"installing {wanted} into {home}", file=sys.stderr)
         venv.create(home, with_pip=True, clear=True)
         subprocess.run([python, "-m", "pip", "install", "-q", wanted], check=True)

@@ -144,7 +144,7 @@ class _Columns:
             values = {name: column[~odd] for name, column in values.items()}
             texts = [text for text, bad in zip(texts, odd.tolist(), strict=False) if not bad]
         count = len(values["start"])
-        on_device = "device" in values
+        on_device = "pid" in values
         columns: dict[str, Any] = {
             "start_ns": values["start"],
             "duration_ns": values["end"] - values["start"],

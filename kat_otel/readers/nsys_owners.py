@@ -27,7 +27,8 @@ def owners_of(
     """Returns the device (by position) of every span, int64 ``(n,)``; -1 if its process has none.
 
     Work on a device is the device's; a launch is that of the work it launched; other host work
-    is that of the device its thread launches most on, else the one its process uses most.
+    is that of the device its thread launches most on, else the one its process uses most. A
+    record of a wait is its call's.
 
     Args:
         table: the spans.
@@ -45,17 +46,28 @@ def owners_of(
     calls = np.flatnonzero(
         ((table.kind == SpanKind.LAUNCH) | (table.kind == SpanKind.SYNC)) & (lane >= 0)
     )
-    found = join_launches(
-        process[calls], table.correlation[calls], process[work], table.correlation[work]
-    )
-    hit = found >= 0
-    launched, their_device = calls[found[hit]], owner[work[hit]]
+    found, hit = _calls_of(table, process, calls, work)
+    launched, their_device = calls[found], owner[work[hit]]
     by_lane = _most(lane[launched], their_device, int(lane.max(initial=-1)) + 1, devices)
     host = np.flatnonzero(lane >= 0)
     own = by_lane[lane[host]]
     owner[host] = np.where(own >= 0, own, by_process[process[host]])
     owner[launched] = their_device
+    waits = np.flatnonzero(~on_device & (lane < 0))  # records that do not say their device
+    owner[waits] = by_process[process[waits]]
+    found, hit = _calls_of(table, process, calls, waits)
+    owner[waits[hit]] = owner[calls[found]]
     return owner
+
+
+def _calls_of(
+    table: SpanTable, process: NDArray[Any], calls: NDArray[np.int64], work: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Returns which of the work has a call on record, bool, and the position of that call."""
+    found = join_launches(
+        process[calls], table.correlation[calls], process[work], table.correlation[work]
+    )
+    return found[found >= 0], found >= 0
 
 
 def _most(

@@ -80,7 +80,8 @@ TABLES: tuple[NsysTable, ...] = (
     NsysTable(
         "CUPTI_ACTIVITY_KIND_SYNCHRONIZATION",
         SpanKind.SYNC,
-        {**_COMMON, **_GPU, "sync": "syncType"},
+        # Its device column says 0 for every process: not read.
+        {**_COMMON, "stream": "streamId", "pid": "globalPid", "sync": "syncType"},
     ),
     NsysTable(
         "CUPTI_ACTIVITY_KIND_RUNTIME",

@@ -32,7 +32,15 @@ def export(path, *, old=False, start=SYSTEM):
             "(start, end, globalTid, correlationId, nameId)"
         )
         db.execute("CREATE TABLE NVTX_EVENTS (start, end, eventType, text, globalTid, textId)")
+        db.execute(
+            "CREATE TABLE CUPTI_ACTIVITY_KIND_SYNCHRONIZATION "
+            "(start, end, deviceId, streamId, correlationId, globalPid, syncType)"
+        )
         for device in range(1 if old else 2):
+            db.execute(  # the export says device 0 whatever the device
+                "INSERT INTO CUPTI_ACTIVITY_KIND_SYNCHRONIZATION VALUES (?, ?, 0, 7, 2, ?, 3)",
+                (start + 61, start + 94, PID[device]),
+            )
             tid = PID[device] + 7
             values = [start + 50, start + 90, device, 7 + device, 1, 0, 4, 2, 1, 128, 1, 1]
             values += [] if old else [PID[device], None]
@@ -96,8 +104,11 @@ def test_sizes_and_kinds(two):
     row = int(np.flatnonzero(table.kind == SpanKind.KERNEL)[0])
     assert (table.text(table.grid[row]), table.text(table.block[row])) == ("4,2,1", "128,1,1")
     waits = np.flatnonzero(table.kind == SpanKind.SYNC)
-    assert {table.name_of(w) for w in waits} == {"cudaStreamSynchronize"}
-    assert table.thread[waits[0]] == PID[0] + 7 & 0xFFFFFF
+    assert {table.name_of(w) for w in waits} == {"cudaStreamSynchronize", "Stream Sync"}
+    assert {table.name_of(w): table.rank[w] for w in waits if table.rank[w]} == {
+        "cudaStreamSynchronize": 1,
+        "Stream Sync": 1,
+    }
 
 
 def test_a_process_without_a_device_is_left_out_with_a_note(two):

@@ -27,7 +27,10 @@ def test_numbered_marks_keep_their_numbers_and_are_put_in_order():
 def test_engine_marks_are_counted():
     names = ["execute_context_1(888)_generation_0(0)", "execute_context_0(0)_generation_4(4)"]
     assert marks(names, [10, 20]).step.tolist() == [0, 1]
-    assert marks(["step[DECODE bs=32]", "step[EXTEND bs=1 toks=9]"], [10, 20]).step.tolist() == [0, 1]
+    assert marks(["step[DECODE bs=32]", "step[EXTEND bs=1 toks=9]"], [10, 20]).step.tolist() == [
+        0,
+        1,
+    ]
 
 
 def test_the_surest_family_rules_alone():
