@@ -100,6 +100,7 @@ class _Static:
         self.block = np.array([add(op.block) for op in ops], np.int32)
         self.group = np.array([add(op.group) for op in ops], np.int32)
         self.host_name = np.array([add(h.name) for h in program.host_operations], np.int32)
+        self.host_parent = np.array([h.parent for h in program.host_operations], np.int64)
         self.kind = np.array([op.kind for op in ops], np.uint8)
         self.stream = np.array([op.stream for op in ops], np.int32)
         self.bytes = np.array([op.nbytes for op in ops], np.int64)
@@ -146,9 +147,7 @@ def _rank_columns(
     at_calls = 1 + len(host_rows)
     row_of_call = np.full(len(program), 0)
     row_of_call[calls] = at_calls + np.arange(len(calls))
-    host_parent = np.array(
-        [program.host_operations[h].parent for h in host_rows.tolist()], np.int64
-    )
+    host_parent = static.host_parent[host_rows]
 
     def column(step: object, host: object, call: object, gpu: object) -> NDArray[Any]:
         return np.concatenate(
