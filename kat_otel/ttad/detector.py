@@ -20,6 +20,7 @@ from kat_otel.ttad.judged import Judged
 from kat_otel.ttad.lateness import lateness
 from kat_otel.ttad.meetings import clock_offsets, meetings
 from kat_otel.ttad.settings import Settings
+from kat_otel.ttad.stages import slow_stages
 from kat_otel.ttad.summary import (
     abstention,
     instance_of,
@@ -111,7 +112,7 @@ class Detector:
         )
         judged = Judged(table, step, alignment, measured, met, late, work)
         blamed = suspects(judged, settings)
-        changed = group_changes(judged, usual, settings)
+        changed = [*group_changes(judged, usual, settings), *slow_stages(judged, settings)]
         if not blamed and not changed:
             self._history.remember(alignment, measured, met)
         incidents = [suspect_incident(s, judged, settings) for s in blamed]

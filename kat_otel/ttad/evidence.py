@@ -175,15 +175,16 @@ def change_evidence(change: GroupChange, judged: Judged) -> list[Evidence]:
     """Returns the facts about a change of a whole group."""
     facts = _Numbered()
     ranks = ranks_text(judged.ranks(change.columns))
-    what = "transfers of collectives" if change.kind == "slow_transfer" else "kernels"
-    facts.add(
-        f"{len(change.nodes)} {what} of {ranks} take {change.ratio:.2f} times their usual time, "
-        "alike on all ranks",
-        change.kind,
-        change.ratio,
-        1.0,
-        "1",
-    )
+    texts = {
+        "slow_transfer": f"{len(change.nodes)} transfers of collectives of {ranks} take "
+        f"{change.ratio:.2f} times their usual time, alike on all ranks",
+        "regression": f"{len(change.nodes)} kernels of {ranks} take {change.ratio:.2f} times "
+        "their usual time, alike on all ranks",
+        "imbalance": f"{change.group} ({ranks}) takes {change.ratio:.2f} times as long as the "
+        "other stages for the same operations, alike on its ranks: its share of the model is "
+        "too large, no rank of it is slower than its peers",
+    }
+    facts.add(texts[change.kind], change.kind, change.ratio, 1.0, "1")
     for node, expected in list(zip(change.nodes, change.expected, strict=True))[:_MAX_KERNELS]:
         facts.add(
             f"{judged.family(node)}: expected {duration_text(expected)}",

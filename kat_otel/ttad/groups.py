@@ -18,7 +18,7 @@ from kat_otel.ttad.robust import t_tail
 from kat_otel.ttad.settings import Settings
 from kat_otel.verdict import Kind
 
-__all__ = ["GroupChange", "group_changes"]
+__all__ = ["GroupChange", "group_changes", "shift_test"]
 
 Float = NDArray[np.float64]
 
@@ -28,8 +28,8 @@ class GroupChange:
     """All ranks of a group differ from their history alike.
 
     Attributes:
-        kind: ``slow_transfer`` or ``regression``.
-        group: communicator; "" if unknown.
+        kind: ``slow_transfer``, ``regression`` or ``imbalance``.
+        group: communicator or pipeline stage; "" if unknown.
         nodes: the nodes, the largest excess first.
         columns: ranks concerned.
         ratio: measured to expected time.
@@ -72,7 +72,7 @@ def _transfers(
             continue
         measured, usually = met.transfer[mine], expected[mine]
         ratio = float(np.median(measured / usually))
-        z, p = _shift(measured - usually, usually, features.resolution_ns, settings)
+        z, p = shift_test(measured - usually, usually, features.resolution_ns, settings)
         if ratio < 1 + settings.min_transfer_excess or p > settings.false_alarm_rate:
             continue
         healed = met.transfer.copy()
@@ -111,7 +111,7 @@ def _kernels(
     excess = float(lowest[nodes].sum())
     if not len(nodes):
         return []
-    z, p = _shift(lowest[nodes], usually[nodes], features.resolution_ns, settings)
+    z, p = shift_test(lowest[nodes], usually[nodes], features.resolution_ns, settings)
     if p > settings.false_alarm_rate:
         return []
     order = np.argsort(-lowest[nodes], kind="stable")
@@ -131,7 +131,7 @@ def _kernels(
     ]
 
 
-def _shift(
+def shift_test(
     difference: Float, usually: Float, resolution_ns: int, settings: Settings
 ) -> tuple[float, float]:
     """Whether the median of many differences is above zero: z and p of a robust location test."""

@@ -59,8 +59,8 @@ def change_incident(change: GroupChange, judged: Judged, settings: Settings) -> 
             ranks=[],
             sure=True,
             kind=change.kind,
-            scope="group" if change.kind == "slow_transfer" else "instance",
-            victims=judged.ranks(change.columns),
+            scope="instance" if change.kind == "regression" else "group",
+            victims=_waiting(change, judged),
             group=change.group,
             components=candidates(change.kind, names, hosts=len(hosts)),
             impact_ns=change.impact_ns,
@@ -128,13 +128,21 @@ def _incident(judged: Judged, said: _Said) -> Incident:
     )
 
 
+def _waiting(change: GroupChange, judged: Judged) -> list[int]:
+    """Who is held up: everyone concerned, or, by a slow stage, everyone else."""
+    if change.kind != "imbalance":
+        return judged.ranks(change.columns)
+    everyone = range(len(judged.alignment.ranks))
+    return judged.ranks([c for c in everyone if c not in change.columns])
+
+
 def _changed(change: GroupChange, judged: Judged, settings: Settings) -> list[SpanRef]:
     """One span of each changed node; of collectives the last arriver's, which is bare of wait."""
     spans: list[SpanRef] = []
     for node, expected in zip(change.nodes, change.expected, strict=True):
         if len(spans) >= settings.max_spans_cited:
             break
-        present = np.flatnonzero(judged.alignment.rows[node] >= 0)
+        present = np.array([c for c in change.columns if judged.alignment.rows[node, c] >= 0])
         column = int(present[np.argmax(judged.features.start[node, present])])
         spans.append(_span_ref(judged, int(judged.alignment.rows[node, column]), expected))
     return spans

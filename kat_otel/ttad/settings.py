@@ -23,6 +23,7 @@ class Settings:
         min_rank_excess: a whole rank must exceed its peers by this share of kernel time;
             healthy GPUs of one model differ by 1 or 2 %.
         min_transfer_excess: a group's transfers must exceed their history by this share.
+        min_stage_excess: a pipeline stage must take this share longer than the other stages.
         jitter_ns: floor of any scale beside the clock's resolution (ns): scheduling noise that
             a handful of samples may not show.
         relative_jitter: the same as a share of the duration.
@@ -44,6 +45,7 @@ class Settings:
     min_kernel_excess: float = 0.5
     min_rank_excess: float = 0.04
     min_transfer_excess: float = 0.2
+    min_stage_excess: float = 0.2
     jitter_ns: float = 500.0
     relative_jitter: float = 0.005
     min_pool: int = 5
