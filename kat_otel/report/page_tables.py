@@ -15,7 +15,8 @@ from kat_otel.verdict import Incident, SpanRef
 
 __all__ = ["kernels_view", "matrix_view", "short_name", "spans_as_kernels"]
 
-_MAX_COLUMNS = 40
+_MAX_COLUMNS, _FEW_COLUMNS = 40, 12
+"""Collectives shown: those with differences worth a look, but never so few that none is usual."""
 _NAMED_COLUMNS = 10
 """With more columns than this only numbers stand above them."""
 _VALUED_COLUMNS = 14
@@ -52,7 +53,9 @@ def matrix_view(shown: Timeline) -> dict[str, Any] | None:
         return None
     numbers = np.arange(1, len(found) + 1)
     spread = np.where(known, np.abs(value), 0).max(axis=1)
-    chosen: list[int] = sorted(np.argsort(-spread, kind="stable")[:_MAX_COLUMNS].tolist())
+    by_spread = np.argsort(-spread, kind="stable")[:_MAX_COLUMNS]
+    telling = max(_FEW_COLUMNS, int((spread[by_spread] > spread.max() / 50).sum()))
+    chosen: list[int] = sorted(by_spread[:telling].tolist())
     peak = float(np.sqrt(spread.max())) or 1.0
     resolution = max(r.resolution_ns for r in stage.table.resources)
     seen = max(2 * resolution, float(spread.max()) / 50)

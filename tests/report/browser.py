@@ -68,14 +68,20 @@ class Browser:
                 return answer["result"]
 
     def open(
-        self, path: Path, *, width: int = 1240, height: int = 1000, dark: bool = False
+        self,
+        path: Path,
+        *,
+        width: int = 1240,
+        height: int = 1000,
+        dark: bool = False,
+        scale: float = 1,
     ) -> None:
         """Loads a file and waits until the page says that it is ready."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
             height=height,
-            deviceScaleFactor=1,
+            deviceScaleFactor=scale,
             mobile=False,
         )
         scheme = "dark" if dark else "light"

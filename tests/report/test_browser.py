@@ -157,3 +157,8 @@ def test_pages_without_drawings_are_ready_too(
     path.write_text(html, encoding="utf-8")
     page.open(path)
     assert page.js("document.documentElement.dataset.kat") == "ready"
+
+
+def test_a_sharp_screen_gets_a_sharp_drawing(page: Browser, file: Path) -> None:
+    page.open(file, scale=2)
+    assert page.js("(c => c.width / c.clientWidth)(document.querySelector('canvas'))") == 2
