@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kat_otel.kernels import family
 from kat_otel.lmdia.program import Mask, Program
 from kat_otel.spans import SpanKind
 
@@ -92,7 +93,7 @@ def slow_kernels(program: Program, rank: int, operations: Sequence[int], factor:
         first = int(np.flatnonzero(wrong)[0])
         raise ValueError(f"operation {first} ({program.operations[first].name}) is not a kernel")
     affected = _cells(program, rank, chosen)
-    names = ", ".join(sorted({program.operations[i].name[:60] for i in operations}))
+    names = ", ".join(sorted({family(program.operations[i].name) for i in operations}))
     return Injected(
         _scaled(program, affected, factor),
         Fault(
