@@ -82,7 +82,7 @@ def test_the_key_inside_a_string_or_deeper_down_is_not_the_list():
 def test_an_event_without_end_is_refused_instead_of_filling_memory():
     scanner = EventScanner()
     scanner.feed(b'[{"name": "')
-    for _ in range(16):
+    for _ in range(15):
         scanner.feed(b"x" * (1 << 20))
     with pytest.raises(ScanError, match="16 MiB"):
-        scanner.feed(b"x")
+        scanner.feed(b"x" * (1 << 20))
