@@ -32,7 +32,7 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
     )
 
 
-def interpreters() -> list[str]:
+def interpreters() -> dict[str, str]:
     """Every supported Python on this machine; a name on the PATH may be a shim that won't run."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     found = {f"{sys.version_info.major}.{sys.version_info.minor}": sys.executable}
@@ -41,7 +41,10 @@ def interpreters() -> list[str]:
         for candidate in filter(None, named):
             if run(candidate, "-c", "import ensurepip, venv").returncode == 0:
                 found.setdefault(version, str(candidate))
-    return [found[version] for version in sorted(found)]
+    return found
+
+
+INTERPRETERS = interpreters()
 
 
 @pytest.fixture(scope="session")
