@@ -16,6 +16,7 @@ from kat_otel.kernels import Semantics, classify
 from kat_otel.spans import SpanTable
 from kat_otel.ttad import Settings
 from kat_otel.ttad.align import Alignment, align
+from kat_otel.ttad.anchors import anchors
 from kat_otel.ttad.features import Features, features, shift_clocks
 from kat_otel.ttad.lateness import lateness
 from kat_otel.ttad.meetings import clock_offsets, meetings
@@ -150,7 +151,8 @@ def _arrivals(
     ranks = alignment.ranks.astype(np.int64)
     if comparable:
         met = meetings(table, measured, alignment)
-        judged = lateness(met, alignment, measured, Settings(), xp=xp)
+        bound = anchors(table, measured, alignment, met)
+        judged = lateness(met, bound, alignment, measured, Settings(), xp=xp)
         node, member = met.node, met.member
         late = np.where(member, judged.excess, np.nan)
     else:

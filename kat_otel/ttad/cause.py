@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kat_otel.spans import SpanKind
 from kat_otel.ttad.align import Alignment
+from kat_otel.ttad.anchors import idle_launch_delay_ns
 from kat_otel.ttad.features import Features
 from kat_otel.ttad.judged import Judged
 
@@ -75,6 +76,10 @@ def walk_back(column: int, cells: list[tuple[int, float]], judged: Judged) -> Wa
     lane = _lane(column, judged.features, judged.alignment)
     walk = Walk()
     for meeting, late in cells:
+        if judged.anchors.host[meeting, column]:  # the host's own clock measured it
+            walk.launch += late
+            walk.launched_late.append(int(met.node[meeting]))
+            continue
         before = int(met.previous[meeting, column])
         since = float(met.release[before, column]) if before >= 0 else -np.inf
         _Step(judged, column, lane, since).walk(int(met.node[meeting]), late, walk)
@@ -89,10 +94,7 @@ def _lane(rank: int, features: Features, alignment: Alignment) -> _Lane:
     same = alignment.stream[order][1:] == alignment.stream[order][:-1]
     before[order[1:][same]] = order[:-1][same]
     by_end = nodes[np.argsort(features.end[nodes, rank], kind="stable")]
-    launched = nodes[features.launched[nodes, rank]]
-    delay = features.start[launched, rank] - features.launch[launched, rank]
-    # a launch onto an idle stream: the low tenth of the delays, and never below zero
-    typical = float(np.quantile(np.maximum(delay, 0.0), 0.1)) if len(launched) else 0.0
+    typical = idle_launch_delay_ns(features, rank)
     return _Lane(nodes, by_end, features.end[by_end, rank], before, typical)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from kat_otel.kernels import classify
 from kat_otel.spans import SpanTable
 from kat_otel.ttad.align import Alignment, align
+from kat_otel.ttad.anchors import anchors
 from kat_otel.ttad.durations import durations
 from kat_otel.ttad.features import Features, features, shift_clocks
 from kat_otel.ttad.groups import group_changes
@@ -104,13 +105,14 @@ class Detector:
     ) -> list[Incident]:
         settings, xp = self._settings, self._xp
         met = meetings(table, measured, alignment)
-        late = lateness(met, alignment, measured, settings, xp=xp)
+        bound = anchors(table, measured, alignment, met)
+        late = lateness(met, bound, alignment, measured, settings, xp=xp)
         usual = self._expectation(alignment)
         few = len(alignment.ranks) <= 2 and usual is not None
         work = durations(
             table, measured, alignment, usual.duration if few and usual else None, settings, xp=xp
         )
-        judged = Judged(table, step, alignment, measured, met, late, work)
+        judged = Judged(table, step, alignment, measured, met, bound, late, work)
         blamed = suspects(judged, settings)
         changed = [*group_changes(judged, usual, settings), *slow_stages(judged, settings)]
         if not blamed and not changed:

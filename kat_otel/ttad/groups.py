@@ -13,7 +13,6 @@ from kat_otel.ttad.features import Features
 from kat_otel.ttad.history import Expectation
 from kat_otel.ttad.impact import saving_ns
 from kat_otel.ttad.judged import Judged
-from kat_otel.ttad.meetings import Meetings
 from kat_otel.ttad.robust import t_tail
 from kat_otel.ttad.settings import Settings
 from kat_otel.verdict import Kind
@@ -55,15 +54,14 @@ def group_changes(
     """Compares transfers and kernels of whole groups with history."""
     if usual is None or usual.steps < 1:
         return []
-    changes = _transfers(judged.meetings, judged.features, usual, settings)
+    changes = _transfers(judged, usual, settings)
     changes += _kernels(judged.features, judged.alignment, usual, settings)
     smallest = settings.min_impact_fraction * judged.length_ns
     return [c for c in changes if c.impact_ns >= smallest]
 
 
-def _transfers(
-    met: Meetings, features: Features, usual: Expectation, settings: Settings
-) -> list[GroupChange]:
+def _transfers(judged: Judged, usual: Expectation, settings: Settings) -> list[GroupChange]:
+    met, features = judged.meetings, judged.features
     changes: list[GroupChange] = []
     expected = usual.transfer[met.node]
     for group in dict.fromkeys(met.group):
@@ -85,7 +83,9 @@ def _transfers(
                 nodes=met.node[mine][order].tolist(),
                 columns=np.flatnonzero(met.member[mine].any(axis=0)).tolist(),
                 ratio=ratio,
-                impact_ns=saving_ns(met, features, met.elapsed, healed),
+                impact_ns=saving_ns(
+                    met, judged.anchors, features, np.zeros_like(met.elapsed), healed
+                ),
                 score=z,
                 p=p,
                 expected=usually[order].tolist(),

@@ -1,8 +1,10 @@
 """What a step would save with a cause gone: the meetings replayed with the expected times.
 
-Max-plus replay at the level of meetings: a rank arrives its elapsed time after its previous
-release, a meeting releases its members its transfer time after the last arrival, and the
-step ends when the last rank has done what follows its last meeting.
+Max-plus replay at the level of meetings. A rank's host launches its next meeting a stretch of
+host time after the last one, or, where hosts wait for the GPU, not before the release; the
+rank arrives when both its launch and its GPU's own work allow; a meeting releases its members
+its transfer time after the last arrival; the step ends when the last rank has done what
+follows its last meeting.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from kat_otel.ttad.anchors import Anchors
 from kat_otel.ttad.features import Features
 from kat_otel.ttad.meetings import Meetings
 
@@ -18,28 +21,49 @@ __all__ = ["saving_ns"]
 Float = NDArray[np.float64]
 
 
-def saving_ns(met: Meetings, features: Features, elapsed: Float, transfer: Float) -> float:
-    """Replays the step with other elapsed and transfer times.
+def saving_ns(
+    met: Meetings, bound: Anchors, features: Features, healed: Float, transfer: Float
+) -> float:
+    """Replays the step without some of the time in it.
 
     Args:
-        elapsed: ns ``(C, R)``, the counterfactual of ``met.elapsed``.
+        met: the meetings.
+        bound: what bound their arrivals.
+        features: of the step, for what follows the last meeting.
+        healed: time taken out of each stretch, ns ``(C, R)``.
         transfer: ns ``(C,)``, the counterfactual of ``met.transfer``.
 
     Returns:
         How much earlier the step ends than in a replay of what was measured (ns, at least 0).
     """
-    real = _end(met, features, met.elapsed, met.transfer)
-    return max(real - _end(met, features, elapsed, transfer), 0.0)
+    real = _end(met, bound, features, np.zeros_like(healed), met.transfer)
+    return max(real - _end(met, bound, features, healed, transfer), 0.0)
 
 
-def _end(met: Meetings, features: Features, elapsed: Float, transfer: Float) -> float:
+def _end(
+    met: Meetings, bound: Anchors, features: Features, healed: Float, transfer: Float
+) -> float:
     """End of the step, ns since the origin."""
-    released = np.zeros(met.member.shape[1])
-    last_real = np.zeros(met.member.shape[1])
+    ranks = met.member.shape[1]
+    released, launched, last_real = np.zeros(ranks), np.zeros(ranks), np.zeros(ranks)
     for c in range(len(met.node)):  # one turn per collective; ranks are a vector
         member = met.member[c]
-        arrival = np.where(member, released + elapsed[c], -np.inf).max()
-        released = np.where(member, arrival + transfer[c], released)
+        after = np.maximum(bound.launch[c] - (met.arrival[c] - met.elapsed[c]), 0.0)
+        synced = bound.synced[c] & member
+        usual = float(np.median(after[synced])) if synced.any() else 0.0
+        # free hosts launch by their own clock, but not before the release where peers wait for it
+        own_clock = launched + bound.other[c] - healed[c]
+        free = np.maximum(own_clock, released + usual) if synced.any() else own_clock
+        launch = np.where(synced, released + after - healed[c], free)
+        launch = np.where(bound.entry[c], bound.launch[c] - healed[c], launch)
+        delay = np.maximum(met.arrival[c] - bound.launch[c], 0.0)
+        by_host = np.maximum(launch + delay, released + bound.busy[c])
+        by_gpu = released + met.elapsed[c] - healed[c]
+        arrival = np.where(bound.host[c] | synced, by_host, by_gpu)
+        arrival = np.where(bound.entry[c], met.arrival[c] - healed[c], arrival)
+        release = np.where(member, arrival, -np.inf).max() + transfer[c]
+        released = np.where(member, release, released)
+        launched = np.where(member, launch, launched)
         last_real = np.where(member, met.release[c], last_real)
     tail = np.maximum(features.finish - last_real, 0.0)
     return float((released + tail).max(initial=0.0))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kat_otel.spans import SpanTable
 from kat_otel.ttad.align import Alignment
+from kat_otel.ttad.anchors import Anchors
 from kat_otel.ttad.durations import Durations
 from kat_otel.ttad.features import Features
 from kat_otel.ttad.lateness import Lateness
@@ -23,6 +24,7 @@ class Judged:
     alignment: Alignment
     features: Features
     meetings: Meetings
+    anchors: Anchors
     lateness: Lateness
     durations: Durations
 

@@ -1,10 +1,12 @@
 """Who arrives late at the meetings, by how much, and is it more than chance.
 
-From one release to the next arrival every peer does the same work. The elapsed time of a
-rank is compared with the leave-one-out median of its peers; the scale comes from stretches
-of the same kind (the layers of a model), and only where there are none of them from the
-peers at this one meeting. With few peers a systematic difference must not become its own
-scale: within a kind, each rank's own median is taken off before the scale is estimated.
+Each stretch of work is compared with the leave-one-out median of the peers on the clock that
+applies to it (:mod:`kat_otel.ttad.anchors`). The scale comes from stretches of the same kind
+(the layers of a model), and only where there are none of them from the peers at this one
+meeting. With few peers a systematic difference must not become its own scale: within a kind,
+each rank's own median is taken off before the scale is estimated. At a rank's first meeting
+nothing is known of the stretch; there the gap to the next arrival is judged by the scale of
+all other stretches.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kat_otel.ttad.align import Alignment
+from kat_otel.ttad.anchors import Anchors
 from kat_otel.ttad.backend import run
 from kat_otel.ttad.features import Features
 from kat_otel.ttad.meetings import Meetings
@@ -37,6 +40,9 @@ Bool = NDArray[np.bool_]
 _CLUSTER = 0.25
 """Ranks within this share of the last arriver's lateness arrive together with it."""
 
+_MIN_ENTRY_SCALE = 16
+"""Fewest stretches that give a scale for first meetings."""
+
 _NORMAL = 1000.0
 """Degrees of freedom from which Student's t is the normal."""
 
@@ -46,20 +52,23 @@ class Lateness:
     """Lateness at every meeting; arrays ``(C, R)``.
 
     Attributes:
-        expected: elapsed time of the peers (ns).
-        excess: own elapsed minus expected (ns).
+        excess: own stretch minus that of the peers (ns).
+        expected: elapsed time since the release had the stretch been as usual (ns).
         z: excess in standard deviations.
         last: the rank belongs to the last to arrive, whom the others wait for.
+        counts: an excess here makes others wait: any on the host's clock, which the rank
+            carries along, and on the GPU's clock that of the last to arrive.
         cell_p: chance of one such excess without a cause.
         rank_z: all meetings of a rank combined (Fisher), as a normal deviate, ``(R,)``.
         rank_p: chance of it, ``(R,)``.
-        judged: meetings that have a scale, bool ``(C,)``.
+        judged: cells that have peers and a scale.
     """
 
-    expected: Float
     excess: Float
+    expected: Float
     z: Float
     last: Bool
+    counts: Bool
     cell_p: Float
     rank_z: Float
     rank_p: Float
@@ -67,28 +76,116 @@ class Lateness:
 
 
 def lateness(
-    met: Meetings, alignment: Alignment, features: Features, settings: Settings, *, xp: Any
+    met: Meetings,
+    bound: Anchors,
+    alignment: Alignment,
+    features: Features,
+    settings: Settings,
+    *,
+    xp: Any,
 ) -> Lateness:
-    """Judges all arrivals of one step; the arithmetic runs on ``xp``'s device."""
+    """Judges all arrivals of one step; the statistics run on ``xp``'s device."""
     kind, kinds = _stretch_kinds(met, alignment)
-    excess, expected = _residuals(met.elapsed, met.member, alignment.peers, xp=xp)
-    compared = met.member & _has_peers(met.member, alignment.peers)
-    sigma, freedom = _scales(excess, compared, kind, kinds, settings, xp=xp)
+    by_gpu = met.member & ~bound.host & ~bound.entry
+    by_host = met.member & (bound.other > 0)
+    gpu = _Clock.of(met.elapsed, by_gpu, alignment, kind, kinds, settings, xp=xp)
+    host = _Clock.of(bound.other, by_host, alignment, kind, kinds, settings, xp=xp)
+    excess = np.where(bound.host, host.excess, np.where(by_gpu, gpu.excess, 0.0))
+    sigma = np.where(bound.host, host.sigma, gpu.sigma)
+    freedom = np.where(bound.host, host.freedom, gpu.freedom)
+    judged = np.where(bound.host, host.judged, gpu.judged & by_gpu)
+    last = _last_arrivers(met)
+    _judge_entries(met, bound, last, excess, sigma, freedom, judged)
+    stretch = np.where(bound.host, bound.other, met.elapsed)
     floor = np.hypot(
-        features.resolution_ns + settings.jitter_ns, settings.relative_jitter * expected
+        features.resolution_ns + settings.jitter_ns,
+        settings.relative_jitter * np.maximum(stretch - excess, 0.0) * ~bound.entry,
     )
-    judged = sigma > 0
-    sigma = np.hypot(sigma[:, None], floor)
-    z = np.where(compared & judged[:, None], excess / sigma, 0.0)
-    arrived = np.where(met.member, excess, -np.inf)
-    latest = arrived.max(axis=1, keepdims=True, initial=-np.inf)
-    last = met.member & (excess >= (1 - _CLUSTER) * latest) & (excess > 0)
+    z = np.where(judged, excess / np.hypot(sigma, floor), 0.0)
     freedom = np.clip(freedom - 1.0, 2.0, settings.tail_freedom)  # a scale of few is itself loose
-    (cell_p,) = run(t_tail, z, freedom[:, None], xp=xp)
-    usable = compared & judged[:, None]
-    (rank_z,) = run(combine_p, cell_p, usable, xp=xp)
+    (cell_p,) = run(t_tail, z, freedom, xp=xp)
+    (rank_z,) = run(combine_p, cell_p, judged, xp=xp)
     (rank_p,) = run(t_tail, rank_z, _NORMAL, xp=xp)
-    return Lateness(expected, excess, z, last, cell_p, rank_z, rank_p, judged)
+    return Lateness(
+        excess=excess,
+        expected=np.maximum(met.elapsed - excess, 0.0),
+        z=z,
+        last=last,
+        counts=judged & (excess > 0) & (bound.host | last),
+        cell_p=cell_p,
+        rank_z=rank_z,
+        rank_p=rank_p,
+        judged=judged,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """Stretches measured by one clock against peers measured by the same, ``(C, R)``."""
+
+    excess: Float
+    sigma: Float
+    freedom: Float
+    judged: Bool
+
+    @staticmethod
+    def of(
+        stretch: Float,
+        mask: Bool,
+        alignment: Alignment,
+        kind: NDArray[np.int64],
+        kinds: int,
+        settings: Settings,
+        *,
+        xp: Any,
+    ) -> _Clock:
+        excess, compared = _residuals(stretch, mask, alignment.peers, xp=xp)
+        sigma, freedom = _scales(excess, compared, kind, kinds, settings, xp=xp)
+        judged = compared & (sigma > 0)[:, None]
+        return _Clock(
+            excess,
+            np.broadcast_to(sigma[:, None], excess.shape),
+            np.broadcast_to(freedom[:, None].astype(np.float64), excess.shape),
+            judged,
+        )
+
+
+def _last_arrivers(met: Meetings) -> Bool:
+    """Who arrives with the last: within a share of its distance from the middle arrival."""
+    arrival = np.where(met.member, met.arrival, np.nan)
+    if not len(arrival):
+        return met.member
+    middle = np.nanmedian(arrival, axis=1, keepdims=True)
+    latest = np.nanmax(arrival, axis=1, keepdims=True)
+    near = np.where(met.member, met.arrival, -np.inf) >= latest - _CLUSTER * (latest - middle)
+    return near & (met.arrival > middle) & met.member
+
+
+def _judge_entries(
+    met: Meetings,
+    bound: Anchors,
+    last: Bool,
+    excess: Float,
+    sigma: Float,
+    freedom: Float,
+    judged: Bool,
+) -> None:
+    """Judges first meetings in place: the gap from the last arriver to the next."""
+    usual = np.abs(excess[judged])
+    if len(usual) < _MIN_ENTRY_SCALE:
+        return
+    scale = MAD_TO_SIGMA * float(np.median(usual))
+    for meeting in np.flatnonzero((bound.entry & met.member).any(axis=1)):
+        member = met.member[meeting]
+        if not bound.entry[meeting][member].all():
+            continue
+        order = np.argsort(np.where(member, met.arrival[meeting], -np.inf))
+        final, next_one = order[-1], order[-2]
+        excess[meeting, final] = met.arrival[meeting, final] - met.arrival[meeting, next_one]
+        sigma[meeting], freedom[meeting] = scale, len(usual)
+        judged[meeting, final] = True
+        last[meeting] = False
+        last[meeting, final] = True
 
 
 def _stretch_kinds(met: Meetings, alignment: Alignment) -> tuple[NDArray[np.int64], int]:
@@ -105,22 +202,18 @@ def _stretch_kinds(met: Meetings, alignment: Alignment) -> tuple[NDArray[np.int6
 
 
 def _residuals(
-    elapsed: Float, member: Bool, peers: NDArray[np.int32], *, xp: Any
-) -> tuple[Float, Float]:
-    expected = np.zeros_like(elapsed)
+    stretch: Float, mask: Bool, peers: NDArray[np.int32], *, xp: Any
+) -> tuple[Float, Bool]:
+    """Each stretch minus the leave-one-out median of its peers, and whether it has any."""
+    expected = np.zeros_like(stretch)
+    compared = np.zeros_like(mask)
     for one in np.unique(peers):
         columns = np.flatnonzero(peers == one)
-        median, others = run(leave_one_out_median, elapsed[:, columns], member[:, columns], xp=xp)
-        expected[:, columns] = np.where(others > 0, median, elapsed[:, columns])
-    return np.where(member, elapsed - expected, 0.0), expected
-
-
-def _has_peers(member: Bool, peers: NDArray[np.int32]) -> Bool:
-    counts = np.zeros(member.shape, dtype=np.int64)
-    for one in np.unique(peers):
-        columns = np.flatnonzero(peers == one)
-        counts[:, columns] = member[:, columns].sum(axis=1, keepdims=True)
-    return counts > 1
+        expected[:, columns], others = run(
+            leave_one_out_median, stretch[:, columns], mask[:, columns], xp=xp
+        )
+        compared[:, columns] = mask[:, columns] & (others > 0)
+    return np.where(compared, stretch - expected, 0.0), compared
 
 
 def _scales(

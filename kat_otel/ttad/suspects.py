@@ -16,7 +16,6 @@ from kat_otel.ttad.durations import Durations
 from kat_otel.ttad.impact import saving_ns
 from kat_otel.ttad.judged import Judged
 from kat_otel.ttad.lateness import Lateness
-from kat_otel.ttad.meetings import Meetings
 from kat_otel.ttad.settings import Settings
 from kat_otel.verdict import Kind
 
@@ -29,6 +28,9 @@ _MIN_CELL_Z = 1.0
 
 _MAX_WALKS = 48
 """Late arrivals walked back per suspect, the costliest first: bounds the time of a verdict."""
+
+_MARKED = 0.1
+"""A wait is listed if it is this share of the longest that the suspect caused."""
 
 _BROAD = 0.5
 """A rank is slow as a whole if kernels with this share of its time are slower."""
@@ -73,7 +75,7 @@ def suspects(judged: Judged, settings: Settings) -> list[Suspect]:
     """Returns the suspects of one step by impact, the largest first."""
     work = judged.durations
     slow_nodes, slow_ranks = _slow(work, settings)
-    cells = _late_cells(judged.meetings, judged.lateness, settings)
+    cells = _late_cells(judged.lateness, settings)
     smallest = settings.min_impact_fraction * judged.length_ns
     ranks = len(judged.alignment.ranks)
     found: list[Suspect] = []
@@ -108,12 +110,12 @@ def _slow(judged: Durations, settings: Settings) -> tuple[Bool, Bool]:
     return nodes, ranks
 
 
-def _late_cells(met: Meetings, late: Lateness, settings: Settings) -> Bool:
+def _late_cells(late: Lateness, settings: Settings) -> Bool:
     """Late arrivals that count, bool ``(C, R)``."""
-    tests = max(int((met.member & late.judged[:, None]).sum()), 1)
-    alone = late.last & (late.cell_p * tests <= settings.false_alarm_rate)
+    tests = max(int(late.judged.sum()), 1)
+    alone = late.cell_p * tests <= settings.false_alarm_rate
     flagged = (late.rank_z > 0) & (late.rank_p * late.rank_p.size <= settings.false_alarm_rate)
-    return alone | (late.last & flagged & (late.z >= _MIN_CELL_Z))
+    return late.counts & (alone | (flagged & (late.z >= _MIN_CELL_Z)))
 
 
 def _together(cells: Bool) -> list[list[int]]:
@@ -136,11 +138,11 @@ def _late_suspect(columns: list[int], cells: Bool, judged: Judged) -> Suspect:
     met, late = judged.meetings, judged.lateness
     mine: Bool = np.zeros(cells.shape, dtype=np.bool_)
     mine[:, columns] = cells[:, columns]
-    elapsed = np.where(mine, np.minimum(met.elapsed, late.expected), met.elapsed)
-    meetings = np.flatnonzero(mine.any(axis=1))
+    healed = np.where(mine, late.excess, 0.0)
+    meetings = _waited_for(columns, judged)
     victims = np.asarray(met.member[meetings].any(axis=0))
     victims[np.array(columns)] = False
-    tests = max(int(met.member.sum()), 1)
+    tests = max(int(late.judged.sum()), 1)
     lead = max(columns, key=lambda c: float(np.where(mine[:, c], late.excess[:, c], 0.0).sum()))
     at = np.flatnonzero(mine[:, lead])
     costliest = at[np.argsort(-late.excess[at, lead], kind="stable")][:_MAX_WALKS]
@@ -158,13 +160,29 @@ def _late_suspect(columns: list[int], cells: Bool, judged: Judged) -> Suspect:
         sure=True,
         score=float(max(late.z[mine].max(initial=0.0), late.rank_z[columns].max())),
         p=p,
-        meetings=meetings.tolist(),
+        meetings=meetings,
         victims=np.flatnonzero(victims).tolist(),
         walk=walk_back(lead, [(int(c), float(late.excess[c, lead])) for c in costliest], judged),
-        impact_ns=saving_ns(met, judged.features, elapsed, met.transfer),
+        impact_ns=saving_ns(met, judged.anchors, judged.features, healed, met.transfer),
         extra=int(alone.sum()),
         slowdown=float(judged.durations.rank_excess[lead]),
     )
+
+
+def _waited_for(columns: list[int], judged: Judged) -> list[int]:
+    """Meetings at which the others waited for these ranks, markedly against their worst."""
+    met, late = judged.meetings, judged.lateness
+    others = met.member.copy()
+    others[:, columns] = False
+    mine = met.member & ~others
+    mine &= late.last
+    latest = np.where(mine, met.arrival, -np.inf).max(axis=1, initial=-np.inf)
+    before = np.where(others, met.arrival, -np.inf).max(axis=1, initial=-np.inf)
+    there = mine.any(axis=1) & others.any(axis=1)
+    gap = np.where(there, latest, 0.0) - np.where(there, before, 0.0)
+    floor = max(2 * judged.features.resolution_ns, _MARKED * float(gap.max(initial=0.0)))
+    marked: list[int] = np.flatnonzero(there & (gap > floor)).tolist()
+    return marked
 
 
 def _kind(suspect: Suspect, slow_ranks: Bool) -> Kind:
