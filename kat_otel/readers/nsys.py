@@ -61,8 +61,9 @@ def read_nsys(path: Path) -> Draft:
         try:
             uri = f"file:{quote(str(database_path))}?mode=ro&immutable=1"
             with closing(sqlite3.connect(uri, uri=True)) as database:
+                database.text_factory = _text  # ranges are named by programs, in any bytes
                 return _read(path, database)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError) as error:
             raise TraceFileError(str(path), f"damaged: {error}", remedy=_REMEDY) from error
 
 
@@ -265,6 +266,10 @@ class _Columns:
             )
         else:
             table.start_ns[:] += epoch
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="replace")
 
 
 def _sync_name(kind: int) -> str:

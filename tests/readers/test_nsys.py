@@ -171,6 +171,16 @@ def test_a_value_that_is_no_number_names_the_table(tmp_path):
     assert error.place == "table CUPTI_ACTIVITY_KIND_KERNEL"
 
 
+def test_a_range_named_in_bytes_that_are_no_text_stops_nothing(tmp_path):
+    path = export(tmp_path / "report.sqlite")
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE StringIds SET value = CAST(X'66FF' AS TEXT) WHERE value = 'forward'")
+        db.commit()
+    result = read([path])
+    assert not result.errors
+    assert any(text == "f\ufffd" for text in result.table.strings)
+
+
 def test_a_single_device_takes_the_rank_of_the_environment(tmp_path):
     path = export(tmp_path / "report.sqlite", old=True)
     with closing(sqlite3.connect(path)) as db:
