@@ -1,7 +1,7 @@
 # KAT-OTel: `make demo` shows it, `make test` checks it, `make help` lists the rest.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow integration lint format bench collector dist versions clean
+.PHONY: help demo test test-slow integration lint format bench collector dist readme versions clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -48,6 +48,10 @@ collector: ## build the collector and Jaeger of the integration tests (needs Go)
 dist: ## wheel and source archive into dist/
 	@scripts/make-venv dev
 	$(BIN)/python -m build --outdir dist
+
+readme: ## put the real output of kat analyze into README.md (needs the real traces)
+	@scripts/make-venv processor
+	@$(BIN)/python scripts/readme_output.py
 
 versions: ## write requirements/ci.txt anew, with the newest versions that pyproject.toml allows
 	@python3 -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet uv
