@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import array_api_compat.numpy as numpy_xp
@@ -18,7 +20,7 @@ from kat_otel.ttad.groups import group_changes
 from kat_otel.ttad.history import Expectation, History
 from kat_otel.ttad.incidents import change_incident, suspect_incident
 from kat_otel.ttad.judged import Judged
-from kat_otel.ttad.lateness import lateness
+from kat_otel.ttad.lateness import entry_gap, lateness
 from kat_otel.ttad.meetings import clock_offsets, meetings
 from kat_otel.ttad.settings import Settings
 from kat_otel.ttad.stages import slow_stages
@@ -59,6 +61,7 @@ class Detector:
         self._history = History(self._settings.history_steps)
         self._baseline: History | None = None
         self._tracker = Tracker(self._settings)
+        self._gaps: deque[float] = deque(maxlen=2 * self._settings.history_steps)
         if baseline is not None:
             self._baseline = History(self._settings.history_steps)
             for step in np.unique(baseline.step).tolist():
@@ -106,7 +109,10 @@ class Detector:
         settings, xp = self._settings, self._xp
         met = meetings(table, measured, alignment)
         bound = anchors(table, measured, alignment, met)
-        late = lateness(met, bound, alignment, measured, settings, xp=xp)
+        late = lateness(met, bound, alignment, measured, settings, gaps=self._gaps, xp=xp)
+        gap = entry_gap(met, bound)
+        if gap is not None:
+            self._gaps.append(gap)
         usual = self._expectation(alignment)
         few = len(alignment.ranks) <= 2 and usual is not None
         work = durations(
@@ -123,7 +129,8 @@ class Detector:
 
     def _expectation(self, alignment: Alignment) -> Expectation | None:
         if self._baseline is not None:
-            return self._baseline.expect(alignment, mapped=True)
+            usual = self._baseline.expect(alignment, mapped=True)
+            return None if usual is None else replace(usual, trusted=True)
         usual = self._history.expect(alignment)
         return usual if usual and usual.steps >= self._settings.min_history else None
 

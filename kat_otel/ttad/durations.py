@@ -26,6 +26,12 @@ __all__ = ["Durations", "durations", "local_work"]
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
+_LARGEST = 0.05
+"""Share of the kernels that may make up the excess of a rank that is not slow as a whole."""
+
+_MANY = 100.0
+"""Degrees of freedom of a sum over many kernels, which is nearly normal."""
+
 _MIN_REPEATS = 10
 """Fewest layers from which a single rank's usual duration of a kernel is taken."""
 
@@ -46,8 +52,8 @@ class Durations:
         rank_excess: share by which each rank's local kernels exceed expectation, ``(R,)``.
         rank_z: the same in standard deviations, ``(R,)``.
         rank_p: chance of it, ``(R,)``.
-        breadth: share of a rank's kernel time that lies in kernels slower than expected
-            by more than half of ``rank_excess``, ``(R,)``.
+        breadth: share of a rank's excess left without its largest twentieth of kernels: near
+            1 if all are slower alike, 0 or less if a few make it up, ``(R,)``.
         sided: the excess has a side: with two peers and no history it has none.
     """
 
@@ -114,7 +120,7 @@ def durations(
     (p,) = run(t_tail, z, settings.tail_freedom, xp=xp)
     computing = usable & (features.kind == SpanKind.KERNEL)[:, None]
     rank_excess, rank_z, breadth = _ranks(excess, expected, scale, computing, features)
-    (rank_p,) = run(t_tail, rank_z, settings.tail_freedom, xp=xp)
+    (rank_p,) = run(t_tail, rank_z, _MANY, xp=xp)
     return Durations(expected, excess, z, p, usable, rank_excess, rank_z, rank_p, breadth, sided)
 
 
@@ -192,6 +198,7 @@ def _ranks(
     quantum = (features.resolution_ns**2) / 6.0  # two ends, each rounded: variance of a difference
     variance = np.where(usable, scale[:, None] ** 2 + quantum, 0.0).sum(axis=0)
     z = np.where(base > 0, total / np.sqrt(np.maximum(variance, 1.0)), 0.0)
-    slower = usable & (excess > 0.5 * share * expected) & (excess > 0)
-    breadth = np.where(slower, expected, 0.0).sum(axis=0) / np.maximum(base, 1.0)
+    few = max(1, round(_LARGEST * int(usable.any(axis=1).sum())))
+    largest = np.sort(np.where(usable, excess, 0.0), axis=0)[-few:].sum(axis=0)
+    breadth = np.where(total > 0, 1 - largest / np.maximum(total, 1.0), 0.0)
     return share, z, breadth

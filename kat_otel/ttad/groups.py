@@ -13,7 +13,7 @@ from kat_otel.ttad.features import Features
 from kat_otel.ttad.history import Expectation
 from kat_otel.ttad.impact import saving_ns
 from kat_otel.ttad.judged import Judged
-from kat_otel.ttad.robust import t_tail
+from kat_otel.ttad.robust import MAD_TO_SIGMA, t_tail
 from kat_otel.ttad.settings import Settings
 from kat_otel.verdict import Kind
 
@@ -57,7 +57,7 @@ def group_changes(
     changes = _transfers(judged, usual, settings)
     changes += _kernels(judged.features, judged.alignment, usual, settings)
     smallest = settings.min_impact_fraction * judged.length_ns
-    return [c for c in changes if c.impact_ns >= smallest]
+    return [c for c in changes if usual.trusted or c.impact_ns >= smallest]
 
 
 def _transfers(judged: Judged, usual: Expectation, settings: Settings) -> list[GroupChange]:
@@ -134,11 +134,31 @@ def _kernels(
 def shift_test(
     difference: Float, usually: Float, resolution_ns: int, settings: Settings
 ) -> tuple[float, float]:
-    """Whether the median of many differences is above zero: z and p of a robust location test."""
-    middle = float(np.median(difference))
-    spread = 1.4826 * float(np.median(np.abs(difference - middle)))
-    floor = resolution_ns + settings.jitter_ns + settings.relative_jitter * float(usually.mean())
+    """Whether many times are longer than usual: a robust location test on their ratios.
+
+    Backed by a sign test, since times of several kinds (forward and backward) may all be longer
+    by different ratios; the smaller chance of the two is doubled for the choice.
+
+    Args:
+        difference: measured minus usual, ns ``(n,)``.
+        usually: usual times, ns ``(n,)``, positive.
+        resolution_ns: of the clock.
+        settings: floors and tails.
+
+    Returns:
+        z and its chance without a cause.
+    """
+    ratio = difference / usually
+    middle = float(np.median(ratio))
+    spread = MAD_TO_SIGMA * float(np.median(np.abs(ratio - middle)))
+    # a difference of two rounded times has the variance of a uniform width squared over 6
+    jitter = np.hypot(resolution_ns / np.sqrt(6), settings.jitter_ns)
+    floor = float(np.median(jitter / usually))
     # 1.2533: standard error of a median, against that of a mean
-    error = max(1.2533 * spread / np.sqrt(len(difference)), floor / np.sqrt(len(difference)))
+    error = 1.2533 * max(spread, floor + settings.relative_jitter) / np.sqrt(len(ratio))
     z = middle / error
-    return z, float(t_tail(np.asarray(z), settings.tail_freedom, xp=np))
+    p = float(t_tail(np.asarray(z), settings.tail_freedom, xp=np))
+    longer, count = int((difference > 0).sum()), len(ratio)
+    (by_sign,) = t_tail(np.array([(longer - 0.5 - count / 2) / np.sqrt(count / 4)]), 1e3, xp=np)
+    by_sign = 0.5**count if longer == count else float(by_sign)  # exact where all are longer
+    return z, min(2 * p, 2 * by_sign, 1.0)

@@ -36,12 +36,14 @@ class Expectation:
         transfer: of the meeting at each node, ns ``(N,)``.
         spread: of that transfer over the steps, standard deviation in ns ``(N,)``.
         steps: healthy steps behind it.
+        trusted: the user gave it as healthy; then any change counts, also one without cost.
     """
 
     duration: Float
     transfer: Float
     spread: Float
     steps: int
+    trusted: bool = False
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ all other stretches.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,7 @@ from kat_otel.ttad.robust import (
 )
 from kat_otel.ttad.settings import Settings
 
-__all__ = ["Lateness", "lateness"]
+__all__ = ["Lateness", "entry_gap", "lateness"]
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -40,8 +41,14 @@ Bool = NDArray[np.bool_]
 _CLUSTER = 0.25
 """Ranks within this share of the last arriver's lateness arrive together with it."""
 
-_MIN_ENTRY_SCALE = 16
-"""Fewest stretches that give a scale for first meetings."""
+_MIN_GAPS = 16
+"""Fewest gaps or stretches that give a scale for first meetings."""
+
+_MIN_EMPIRICAL = 200
+"""Fewest deviations of other ranks that serve as the null distribution."""
+
+_LENT = 10
+"""Residuals' worth of weight that a meeting's own scale borrows from all meetings."""
 
 _NORMAL = 1000.0
 """Degrees of freedom from which Student's t is the normal."""
@@ -82,29 +89,46 @@ def lateness(
     features: Features,
     settings: Settings,
     *,
+    gaps: Sequence[float] = (),
     xp: Any,
 ) -> Lateness:
-    """Judges all arrivals of one step; the statistics run on ``xp``'s device."""
+    """Judges all arrivals of one step; the statistics run on ``xp``'s device.
+
+    Args:
+        met: the meetings.
+        bound: what bound their arrivals.
+        alignment: for the peers and the kinds of stretches.
+        features: for the clock's resolution.
+        settings: thresholds.
+        gaps: :func:`entry_gap` of earlier steps, ns.
+        xp: array namespace.
+    """
     kind, kinds = _stretch_kinds(met, alignment)
     by_gpu = met.member & ~bound.host & ~bound.entry
     by_host = met.member & (bound.other > 0)
     gpu = _Clock.of(met.elapsed, by_gpu, alignment, kind, kinds, settings, xp=xp)
     host = _Clock.of(bound.other, by_host, alignment, kind, kinds, settings, xp=xp)
-    excess = np.where(bound.host, host.excess, np.where(by_gpu, gpu.excess, 0.0))
-    sigma = np.where(bound.host, host.sigma, gpu.sigma)
-    freedom = np.where(bound.host, host.freedom, gpu.freedom)
-    judged = np.where(bound.host, host.judged, gpu.judged & by_gpu)
-    last = _last_arrivers(met)
-    _judge_entries(met, bound, last, excess, sigma, freedom, judged)
+    cells = _Cells(
+        excess=np.where(bound.host, host.excess, np.where(by_gpu, gpu.excess, 0.0)),
+        sigma=np.where(bound.host, host.sigma, gpu.sigma),
+        freedom=np.where(bound.host, host.freedom, gpu.freedom),
+        judged=np.where(bound.host, host.judged, gpu.judged & by_gpu),
+        last=_last_arrivers(met),
+    )
+    _judge_entries(met, bound, cells, gaps)
+    excess, judged, last = cells.excess, cells.judged, cells.last
     stretch = np.where(bound.host, bound.other, met.elapsed)
     floor = np.hypot(
         features.resolution_ns + settings.jitter_ns,
         settings.relative_jitter * np.maximum(stretch - excess, 0.0) * ~bound.entry,
     )
-    z = np.where(judged, excess / np.hypot(sigma, floor), 0.0)
-    freedom = np.clip(freedom - 1.0, 2.0, settings.tail_freedom)  # a scale of few is itself loose
+    z = np.where(judged, excess / np.hypot(cells.sigma, floor), 0.0)
+    freedom = np.clip(
+        cells.freedom - 1.0, 2.0, settings.tail_freedom
+    )  # a scale of few is itself loose
     (cell_p,) = run(t_tail, z, freedom, xp=xp)
-    (rank_z,) = run(combine_p, cell_p, judged, xp=xp)
+    combined = np.maximum(cell_p, _empirical_p(z, judged))
+    (rank_z,) = run(combine_p, combined, judged, xp=xp)
     (rank_p,) = run(t_tail, rank_z, _NORMAL, xp=xp)
     return Lateness(
         excess=excess,
@@ -117,6 +141,17 @@ def lateness(
         rank_p=rank_p,
         judged=judged,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Cells:
+    """Excess of every arrival and the scale it is judged by, ``(C, R)``."""
+
+    excess: Float
+    sigma: Float
+    freedom: Float
+    judged: Bool
+    last: Bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +185,22 @@ class _Clock:
         )
 
 
+def _empirical_p(z: Float, judged: Bool) -> Float:
+    """Share of the other ranks' deviations that are as large, ``(C, R)``; 0 where they are few.
+
+    Launch gaps are skewed to the right, more than Student's t allows; over many cells the other
+    ranks of the same step say how often such a deviation comes without a cause.
+    """
+    p = np.zeros(z.shape)
+    for column in range(z.shape[1]):
+        others = np.delete(z, column, axis=1)[np.delete(judged, column, axis=1)]
+        if len(others) >= _MIN_EMPIRICAL:
+            ordered = np.sort(others)
+            above = len(ordered) - np.searchsorted(ordered, z[:, column], side="left")
+            p[:, column] = (above + 1) / (len(ordered) + 1)
+    return p
+
+
 def _last_arrivers(met: Meetings) -> Bool:
     """Who arrives with the last: within a share of its distance from the middle arrival."""
     arrival = np.where(met.member, met.arrival, np.nan)
@@ -161,31 +212,38 @@ def _last_arrivers(met: Meetings) -> Bool:
     return near & (met.arrival > middle) & met.member
 
 
-def _judge_entries(
-    met: Meetings,
-    bound: Anchors,
-    last: Bool,
-    excess: Float,
-    sigma: Float,
-    freedom: Float,
-    judged: Bool,
-) -> None:
-    """Judges first meetings in place: the gap from the last arriver to the next."""
-    usual = np.abs(excess[judged])
-    if len(usual) < _MIN_ENTRY_SCALE:
+def _judge_entries(met: Meetings, bound: Anchors, cells: _Cells, gaps: Sequence[float]) -> None:
+    """Judges first meetings in place: the gap from the last arriver to the next.
+
+    The scale is that of the same gap in earlier steps, else that of the host's stretches in
+    this one (the GPU's own are much more regular than what starts a step).
+    """
+    hosts = np.abs(cells.excess[cells.judged & (bound.host | bound.synced)])
+    usual = np.array(gaps) if len(gaps) >= _MIN_GAPS else hosts
+    if len(usual) < _MIN_GAPS:
         return
     scale = MAD_TO_SIGMA * float(np.median(usual))
+    for meeting, final, gap in _entry_gaps(met, bound):
+        cells.excess[meeting, final] = gap
+        cells.sigma[meeting], cells.freedom[meeting] = scale, len(usual)
+        cells.judged[meeting, final] = True
+        cells.last[meeting] = False
+        cells.last[meeting, final] = True
+
+
+def entry_gap(met: Meetings, bound: Anchors) -> float | None:
+    """Returns the largest gap (ns) between last and next arrival at the first meetings."""
+    return max((gap for _, _, gap in _entry_gaps(met, bound)), default=None)
+
+
+def _entry_gaps(met: Meetings, bound: Anchors) -> Iterator[tuple[int, int, float]]:
+    """Meeting, column of the last arriver, and its gap to the next, for all first meetings."""
     for meeting in np.flatnonzero((bound.entry & met.member).any(axis=1)):
         member = met.member[meeting]
-        if not bound.entry[meeting][member].all():
-            continue
-        order = np.argsort(np.where(member, met.arrival[meeting], -np.inf))
-        final, next_one = order[-1], order[-2]
-        excess[meeting, final] = met.arrival[meeting, final] - met.arrival[meeting, next_one]
-        sigma[meeting], freedom[meeting] = scale, len(usual)
-        judged[meeting, final] = True
-        last[meeting] = False
-        last[meeting, final] = True
+        if bound.entry[meeting][member].all():
+            order = np.argsort(np.where(member, met.arrival[meeting], -np.inf))
+            late, next_one = met.arrival[meeting, order[-1]], met.arrival[meeting, order[-2]]
+            yield int(meeting), int(order[-1]), float(late - next_one)
 
 
 def _stretch_kinds(met: Meetings, alignment: Alignment) -> tuple[NDArray[np.int64], int]:
@@ -237,8 +295,11 @@ def _scales(
     pooled, count = pooled[kind], count[kind]
     rows = compared.sum(axis=1)
     across, _ = run(masked_median, np.abs(excess) * MAD_TO_SIGMA, compared, xp=xp)
+    everyone, total = run(pooled_scale, excess, compared, np.zeros_like(kind), 1, xp=xp)
+    lent = min(_LENT, int(total[0]))  # eight residuals of one meeting may agree by chance
+    across = np.sqrt((rows * across**2 + lent * everyone[0] ** 2) / np.maximum(rows + lent, 1))
     repeated = repeats[kind] >= settings.min_pool
     enough = rows >= settings.min_pool
     sigma = np.where(repeated, pooled, np.where(enough, across, 0.0))
     sigma = np.where((repeated | enough) & (sigma == 0), 1e-9, sigma)  # the floor takes over
-    return sigma, np.where(repeated, count, rows)
+    return sigma, np.where(repeated, count, rows + lent)

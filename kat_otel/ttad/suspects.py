@@ -29,11 +29,20 @@ _MIN_CELL_Z = 1.0
 _MAX_WALKS = 48
 """Late arrivals walked back per suspect, the costliest first: bounds the time of a verdict."""
 
+_LASTING = 3
+"""Slow kernels for which nobody waited are reported from this number on, or if they are long."""
+
 _MARKED = 0.1
 """A wait is listed if it is this share of the longest that the suspect caused."""
 
 _BROAD = 0.5
-"""A rank is slow as a whole if kernels with this share of its time are slower."""
+"""A rank is slow as a whole if this share of its excess is left without the largest few."""
+
+_MOST_JOINT = 16
+"""Deviations of a rank that are judged together at most."""
+
+_JOINT_Z = 4.0
+"""Of a rank with kernels beyond chance, those above this are cited."""
 
 
 @dataclass(slots=True)
@@ -90,7 +99,7 @@ def suspects(judged: Judged, settings: Settings) -> list[Suspect]:
     for column in range(ranks):
         if column not in blamed and (slow_ranks[column] or slow_nodes[:, column].any()):
             suspect = _slow_suspect(column, slow_nodes, slow_ranks, work, alone=ranks == 1)
-            lasting = len(suspect.nodes) > 1 or suspect.own_ns >= smallest
+            lasting = len(suspect.nodes) >= _LASTING or suspect.own_ns >= smallest
             if lasting and (suspect.sure or not waiting):
                 found.append(suspect)
     found = _two_sides(found, ranks)
@@ -99,12 +108,24 @@ def suspects(judged: Judged, settings: Settings) -> list[Suspect]:
 
 
 def _slow(judged: Durations, settings: Settings) -> tuple[Bool, Bool]:
-    tests = max(int(judged.judged.sum()), 1)
-    large = judged.excess >= settings.min_kernel_excess * judged.expected
-    nodes = judged.judged & large & (judged.p * tests <= settings.false_alarm_rate)
+    """Slow nodes ``(N, R)`` and ranks that are slow as a whole ``(R,)``.
+
+    A rank's largest deviations are judged together: of n kernels, k or more beyond the k-th
+    largest deviation have a chance of at most ``(n p)^k / k!``.
+    """
+    count = judged.rank_p.size
+    large = judged.judged & (judged.excess >= settings.min_kernel_excess * judged.expected)
+    nodes = np.zeros(large.shape, dtype=np.bool_)
+    for column in np.flatnonzero(large.any(axis=0)):
+        p = np.sort(judged.p[large[:, column], column])[:_MOST_JOINT]
+        k = np.arange(1, len(p) + 1)
+        expected = np.maximum(judged.judged[:, column].sum() * p, 1e-300)
+        chance = np.exp(k * np.log(expected) - np.cumsum(np.log(k)))
+        if chance.min() * len(p) * count <= settings.false_alarm_rate:
+            nodes[:, column] = large[:, column] & (judged.z[:, column] >= _JOINT_Z)
     ranks = (
         (judged.rank_excess >= settings.min_rank_excess)
-        & (judged.rank_p * judged.rank_p.size <= settings.false_alarm_rate)
+        & (judged.rank_p * count <= settings.false_alarm_rate)
         & (judged.breadth >= _BROAD)
     )
     return nodes, ranks
