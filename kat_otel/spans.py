@@ -42,7 +42,7 @@ UInt8 = NDArray[np.uint8]
 
 
 class SpanKind(IntEnum):
-    """What a span stands for in the tree step > worker step > host operation > launch > GPU work."""
+    """What a span stands for: step > worker step > host operation > launch > GPU work."""
 
     OTHER = 0
     STEP = 1

@@ -111,7 +111,7 @@ class Step(_Record, kw_only=True):
 
 
 class Culprit(_Record, kw_only=True):
-    """Where the lateness began. ``sure`` is false when two sides differ and neither is known right."""
+    """Where the lateness began. ``sure`` is false when two sides differ and neither is known."""
 
     ranks: list[int]
     devices: list[str]
