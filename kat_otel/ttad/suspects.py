@@ -32,6 +32,9 @@ _MAX_WALKS = 48
 _LASTING = 3
 """Slow kernels for which nobody waited are reported from this number on, or if they are long."""
 
+_CLUSTER_SHARE = 0.25
+"""Ranks are late together if the lesser lateness is at least this share of the greater."""
+
 _MARKED = 0.1
 """A wait is listed if it is this share of the longest that the suspect caused."""
 
@@ -88,12 +91,19 @@ def suspects(judged: Judged, settings: Settings) -> list[Suspect]:
     smallest = settings.min_impact_fraction * judged.length_ns
     ranks = len(judged.alignment.ranks)
     found: list[Suspect] = []
-    for columns in _together(cells):
+    for columns in _together(cells, judged.lateness):
         suspect = _late_suspect(columns, cells, judged)
+        slow = slow_nodes[:, columns].sum() >= _LASTING or slow_ranks[columns].any()
+        if suspect.impact_ns < smallest and not slow:
+            continue
         if suspect.impact_ns >= smallest:
             suspect.kind = _kind(suspect, slow_ranks)
-            suspect.nodes = _top_nodes(suspect, slow_nodes, work)
-            found.append(suspect)
+        else:  # nobody lost much, but its kernels are slow beyond chance
+            suspect.kind = "slow_rank" if slow_ranks[columns].any() else "slow_kernel"
+        suspect.nodes = _top_nodes(suspect, slow_nodes, work)
+        if suspect.kind in ("slow_rank", "slow_kernel"):
+            suspect.impact_ns = max(suspect.impact_ns, _kernel_saving(suspect, cells, judged))
+        found.append(suspect)
     blamed = {c for s in found for c in s.columns}
     waiting = {c for s in found for c in s.victims}
     for column in range(ranks):
@@ -139,9 +149,10 @@ def _late_cells(late: Lateness, settings: Settings) -> Bool:
     return late.counts & (alone | (flagged & (late.z >= _MIN_CELL_Z)))
 
 
-def _together(cells: Bool) -> list[list[int]]:
-    """Groups columns that are late at mostly the same meetings."""
-    left = [c for c in range(cells.shape[1]) if cells[:, c].any()]
+def _together(cells: Bool, late: Lateness) -> list[list[int]]:
+    """Groups columns that are late at mostly the same meetings and about as much."""
+    total = np.where(cells, late.excess, 0.0).sum(axis=0)
+    left: list[int] = [int(c) for c in np.argsort(-total) if cells[:, c].any()]
     groups: list[list[int]] = []
     while left:
         first = left.pop(0)
@@ -149,8 +160,9 @@ def _together(cells: Bool) -> list[list[int]]:
             c
             for c in left
             if (cells[:, first] & cells[:, c]).sum() >= 0.5 * (cells[:, first] | cells[:, c]).sum()
+            and total[c] >= _CLUSTER_SHARE * total[first]
         ]
-        groups.append([first, *mates])
+        groups.append(sorted([first, *mates]))
         left = [c for c in left if c not in mates]
     return groups
 
@@ -188,6 +200,24 @@ def _late_suspect(columns: list[int], cells: Bool, judged: Judged) -> Suspect:
         extra=int(alone.sum()),
         slowdown=float(judged.durations.rank_excess[lead]),
     )
+
+
+def _kernel_saving(suspect: Suspect, cells: Bool, judged: Judged) -> float:
+    """What the step would save with the suspect's slow kernels at their expected time (ns)."""
+    met, work = judged.meetings, judged.durations
+    healed = np.zeros(met.elapsed.shape)
+    for column in suspect.columns:
+        mine = np.flatnonzero(met.member[:, column])
+        ends = judged.features.end[suspect.nodes, column]
+        at = np.searchsorted(met.arrival[mine, column], ends - judged.features.resolution_ns)
+        before = at < len(mine)
+        excess = work.excess[suspect.nodes, column]
+        np.add.at(healed[:, column], mine[at[before]], excess[before])
+    late = np.where(cells, judged.lateness.excess, 0.0)
+    late[:, np.setdiff1d(np.arange(late.shape[1]), suspect.columns)] = 0.0
+    healed = np.where(judged.anchors.host, 0.0, np.maximum(healed, 0.0))  # launches hide kernels
+    healed = np.minimum(np.maximum(healed, late), met.elapsed)
+    return saving_ns(met, judged.anchors, judged.features, healed, met.transfer)
 
 
 def _waited_for(columns: list[int], judged: Judged) -> list[int]:

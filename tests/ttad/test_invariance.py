@@ -49,7 +49,7 @@ def test_without_one_rank_the_others_are_judged_alike(dlrm: SpanTable, missing: 
     seen = {rank for i in report.incidents for rank in i.culprit.ranks}
     assert seen <= {4, 5, 7} - {missing}
     # ranks 4 and 5 are two outliers of seven: beyond chance in most, not in all, of these
-    assert seen & ({4, 5} if missing == 7 else {7})
+    assert 7 in seen or missing == 7
 
 
 @settings(max_examples=12, deadline=None)
