@@ -19,6 +19,7 @@ from kat_otel.ttad.meetings import Meetings
 __all__ = ["saving_ns"]
 
 Float = NDArray[np.float64]
+Bool = NDArray[np.bool_]
 
 
 def saving_ns(
@@ -49,7 +50,7 @@ def _end(
     for c in range(len(met.node)):  # one turn per collective; ranks are a vector
         member = met.member[c]
         after = np.maximum(bound.launch[c] - (met.arrival[c] - met.elapsed[c]), 0.0)
-        synced = bound.synced[c] & member
+        synced: Bool = np.logical_and(bound.synced[c], member)
         usual = float(np.median(after[synced])) if synced.any() else 0.0
         # free hosts launch by their own clock, but not before the release where peers wait for it
         own_clock = launched + bound.other[c] - healed[c]
@@ -59,7 +60,8 @@ def _end(
         delay = np.maximum(met.arrival[c] - bound.launch[c], 0.0)
         by_host = np.maximum(launch + delay, released + bound.busy[c])
         by_gpu = released + met.elapsed[c] - healed[c]
-        arrival = np.where(bound.host[c] | synced, by_host, by_gpu)
+        hosted: Bool = np.logical_or(bound.host[c], synced)
+        arrival: Float = np.where(hosted, by_host, by_gpu)
         arrival = np.where(bound.entry[c], met.arrival[c] - healed[c], arrival)
         release = np.where(member, arrival, -np.inf).max() + transfer[c]
         released = np.where(member, release, released)

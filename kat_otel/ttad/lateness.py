@@ -37,6 +37,7 @@ __all__ = ["Lateness", "entry_gap", "lateness"]
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
+Kinds = tuple[NDArray[np.int64], int]
 
 _CLUSTER = 0.25
 """Ranks within this share of the last arriver's lateness arrive together with it."""
@@ -106,11 +107,11 @@ def lateness(
         gaps: :func:`entry_gap` of earlier steps, ns.
         xp: array namespace.
     """
-    kind, kinds = _stretch_kinds(met, alignment)
+    kind = _stretch_kinds(met, alignment)
     by_gpu = met.member & ~bound.host & ~bound.entry
     by_host = met.member & (bound.other > 0)
-    gpu = _Clock.of(met.elapsed, by_gpu, alignment, kind, kinds, settings, xp=xp)
-    host = _Clock.of(bound.other, by_host, alignment, kind, kinds, settings, xp=xp)
+    gpu = _Clock.of(met.elapsed, by_gpu, alignment, kind, settings, xp=xp)
+    host = _Clock.of(bound.other, by_host, alignment, kind, settings, xp=xp)
     cells = _Cells(
         excess=np.where(bound.host, host.excess, np.where(by_gpu, gpu.excess, 0.0)),
         sigma=np.where(bound.host, host.sigma, gpu.sigma),
@@ -170,14 +171,13 @@ class _Clock:
         stretch: Float,
         mask: Bool,
         alignment: Alignment,
-        kind: NDArray[np.int64],
-        kinds: int,
+        kind: Kinds,
         settings: Settings,
         *,
         xp: Any,
     ) -> _Clock:
         excess, compared = _residuals(stretch, mask, alignment.peers, xp=xp)
-        sigma, freedom = _scales(excess, compared, kind, kinds, settings, xp=xp)
+        sigma, freedom = _scales(excess, compared, *kind, settings, xp=xp)
         judged = compared & (sigma > 0)[:, None]
         return _Clock(
             excess,
@@ -248,7 +248,7 @@ def _entry_gaps(met: Meetings, bound: Anchors) -> Iterator[tuple[int, int, float
             yield int(meeting), int(order[-1]), float(late - next_one)
 
 
-def _stretch_kinds(met: Meetings, alignment: Alignment) -> tuple[NDArray[np.int64], int]:
+def _stretch_kinds(met: Meetings, alignment: Alignment) -> Kinds:
     """Meetings whose preceding stretch is the same kind of work: (this, previous, distance)."""
     if not len(met.node):
         return np.empty(0, np.int64), 0

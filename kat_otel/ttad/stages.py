@@ -28,7 +28,8 @@ def slow_stages(judged: Judged, settings: Settings) -> list[GroupChange]:
     features, alignment = judged.features, judged.alignment
     usable = features.present & local_work(features, alignment)[:, None]
     typical = np.stack([_typical(judged, usable & (stage == s)[None, :]) for s in stages])
-    shared = (typical > 0).all(axis=0)  # operations that every stage runs
+    # operations that every stage runs
+    shared: NDArray[np.bool_] = np.logical_and.reduce(typical > 0, axis=0)
     found: list[GroupChange] = []
     for at, number in enumerate(stages):
         others = np.delete(typical, at, axis=0)

@@ -213,8 +213,9 @@ def _kernel_saving(suspect: Suspect, cells: Bool, judged: Judged) -> float:
         before = at < len(mine)
         excess = work.excess[suspect.nodes, column]
         np.add.at(healed[:, column], mine[at[before]], excess[before])
-    late = np.where(cells, judged.lateness.excess, 0.0)
-    late[:, np.setdiff1d(np.arange(late.shape[1]), suspect.columns)] = 0.0
+    late = np.zeros(healed.shape)
+    own = cells[:, suspect.columns]
+    late[:, suspect.columns] = np.where(own, judged.lateness.excess[:, suspect.columns], 0.0)
     healed = np.where(judged.anchors.host, 0.0, np.maximum(healed, 0.0))  # launches hide kernels
     healed = np.minimum(np.maximum(healed, late), met.elapsed)
     return saving_ns(met, judged.anchors, judged.features, healed, met.transfer)

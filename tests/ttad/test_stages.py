@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as parquet
 import pytest
+from pyarrow import parquet
 
 from kat_otel.identity import span_ids, trace_ids
 from kat_otel.kernels import CollectivePattern, Semantics
