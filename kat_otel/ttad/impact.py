@@ -19,7 +19,6 @@ from kat_otel.ttad.meetings import Meetings
 __all__ = ["saving_ns"]
 
 Float = NDArray[np.float64]
-Bool = NDArray[np.bool_]
 
 
 def saving_ns(
@@ -46,11 +45,13 @@ def _end(
 ) -> float:
     """End of the step, ns since the origin."""
     ranks = met.member.shape[1]
-    released, launched, last_real = np.zeros(ranks), np.zeros(ranks), np.zeros(ranks)
+    released: Float = np.zeros(ranks)
+    launched: Float = np.zeros(ranks)
+    last_real: Float = np.zeros(ranks)
     for c in range(len(met.node)):  # one turn per collective; ranks are a vector
         member = met.member[c]
         after = np.maximum(bound.launch[c] - (met.arrival[c] - met.elapsed[c]), 0.0)
-        synced: Bool = np.logical_and(bound.synced[c], member)
+        synced = np.asarray(bound.synced[c] & member, dtype=np.bool_)
         usual = float(np.median(after[synced])) if synced.any() else 0.0
         # free hosts launch by their own clock, but not before the release where peers wait for it
         own_clock = launched + bound.other[c] - healed[c]
@@ -60,9 +61,9 @@ def _end(
         delay = np.maximum(met.arrival[c] - bound.launch[c], 0.0)
         by_host = np.maximum(launch + delay, released + bound.busy[c])
         by_gpu = released + met.elapsed[c] - healed[c]
-        hosted: Bool = np.logical_or(bound.host[c], synced)
-        arrival: Float = np.where(hosted, by_host, by_gpu)
-        arrival = np.where(bound.entry[c], met.arrival[c] - healed[c], arrival)
+        hosted = np.asarray(bound.host[c] | synced, dtype=np.bool_)
+        bound_by = np.where(hosted, by_host, by_gpu)
+        arrival = np.where(bound.entry[c], met.arrival[c] - healed[c], bound_by)
         release = np.where(member, arrival, -np.inf).max() + transfer[c]
         released = np.where(member, release, released)
         launched = np.where(member, launch, launched)
