@@ -44,7 +44,7 @@ def _end(
     met: Meetings, bound: Anchors, features: Features, healed: Float, transfer: Float
 ) -> float:
     """End of the step, ns since the origin."""
-    ranks = met.member.shape[1]
+    ranks = int(met.member.shape[1])
     released: Float = np.zeros(ranks)
     launched: Float = np.zeros(ranks)
     last_real: Float = np.zeros(ranks)
@@ -56,17 +56,21 @@ def _end(
         # free hosts launch by their own clock, but not before the release where peers wait for it
         own_clock = launched + bound.other[c] - healed[c]
         free = np.maximum(own_clock, released + usual) if synced.any() else own_clock
-        launch = np.where(synced, released + after - healed[c], free)
-        launch = np.where(bound.entry[c], bound.launch[c] - healed[c], launch)
+        launch = _pick(synced, released + after - healed[c], free)
+        launch = _pick(bound.entry[c], bound.launch[c] - healed[c], launch)
         delay = np.maximum(met.arrival[c] - bound.launch[c], 0.0)
         by_host = np.maximum(launch + delay, released + bound.busy[c])
         by_gpu = released + met.elapsed[c] - healed[c]
         hosted = np.asarray(bound.host[c] | synced, dtype=np.bool_)
-        bound_by = np.where(hosted, by_host, by_gpu)
-        arrival = np.where(bound.entry[c], met.arrival[c] - healed[c], bound_by)
-        release = np.where(member, arrival, -np.inf).max() + transfer[c]
-        released = np.where(member, release, released)
-        launched = np.where(member, launch, launched)
-        last_real = np.where(member, met.release[c], last_real)
+        bound_by = _pick(hosted, by_host, by_gpu)
+        arrival = _pick(bound.entry[c], met.arrival[c] - healed[c], bound_by)
+        release = float(_pick(member, arrival, -np.inf).max()) + float(transfer[c])
+        released = _pick(member, release, released)
+        launched = _pick(member, launch, launched)
+        last_real = _pick(member, met.release[c], last_real)
     tail = np.maximum(features.finish - last_real, 0.0)
     return float((released + tail).max(initial=0.0))
+
+
+def _pick(condition: NDArray[np.bool_], yes: Float | float, no: Float | float) -> Float:
+    return np.where(condition, yes, no)
