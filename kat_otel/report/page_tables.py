@@ -93,8 +93,8 @@ def matrix_view(shown: Timeline) -> dict[str, Any] | None:
         note += f", shown are the {len(chosen)} with the largest differences"
     return {
         "lead": (
-            f"Arrival against the peers since they were last released together, {unit}: red comes "
-            "late, blue waits. Outlined: the last to arrive."
+            f"What each rank lost or gained on its peers since the collective before, {unit}: red "
+            "falls behind, blue gets ahead. Outlined: who is waited for."
             if stage.comparable
             else f"How much longer each rank was in the collective than the shortest one, {unit}: "
             "blue waits, the pale one came last."

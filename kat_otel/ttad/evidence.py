@@ -105,14 +105,13 @@ def _arrivals(facts: _Numbered, suspect: Suspect, who: str, judged: Judged) -> N
     met, late = judged.meetings, judged.lateness
     at = np.array(suspect.meetings)
     verb = "arrives" if len(suspect.columns) == 1 else "arrive"
-    excess = late.excess[at][:, suspect.columns].max(axis=1)
-    worst = int(np.argmax(excess))
+    worst = float(np.where(late.counts, late.excess, 0.0)[:, suspect.columns].max())
     facts.add(
         f"{who} {verb} last at {len(at)} of {len(met.node)} collectives "
-        f"(no. {_numbers(at + 1)}), at worst {duration_text(float(excess[worst]))} after the "
-        "median of the peers, measured from their common release",
+        f"(no. {_numbers(at + 1)}) and fell behind the peers by up to {duration_text(worst)} "
+        "from one collective to the next",
         "arrival_excess",
-        float(excess[worst]),
+        worst,
         0.0,
         "ns",
     )
