@@ -118,12 +118,12 @@ def test_kat_on_a_worker_install_names_the_extra_that_holds_the_commands(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("interpreter", interpreters())
+@pytest.mark.parametrize("version", INTERPRETERS)
 def test_the_wheel_works_on_every_supported_python(
-    wheel: Path, traces: Path, tmp_path: Path, interpreter: str
+    wheel: Path, traces: Path, tmp_path: Path, version: str
 ) -> None:
     programs = environment(
-        tmp_path / "venv", interpreter, f"kat-otel[processor] @ {wheel.as_uri()}"
+        tmp_path / "venv", INTERPRETERS[version], f"kat-otel[processor] @ {wheel.as_uri()}"
     )
     done = run(programs / "kat", "analyze", traces / "dlrm_8rank")
     assert done.returncode == 0, done.stderr
