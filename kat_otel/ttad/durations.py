@@ -26,9 +26,6 @@ __all__ = ["Durations", "durations", "local_work"]
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
-_LARGEST = 0.05
-"""Share of the kernels that may make up the excess of a rank that is not slow as a whole."""
-
 _MANY = 100.0
 """Degrees of freedom of a sum over many kernels, which is nearly normal."""
 
@@ -52,8 +49,8 @@ class Durations:
         rank_excess: share by which each rank's local kernels exceed expectation, ``(R,)``.
         rank_z: the same in standard deviations, ``(R,)``.
         rank_p: chance of it, ``(R,)``.
-        breadth: share of a rank's excess left without its largest twentieth of kernels: near
-            1 if all are slower alike, 0 or less if a few make it up, ``(R,)``.
+        breadth: share of a rank's kernel time in families that are slower by at least half of
+            ``rank_excess``: near 1 if all are slower alike, ``(R,)``.
         sided: the excess has a side: with two peers and no history it has none.
     """
 
@@ -119,7 +116,10 @@ def durations(
     z = np.where(usable, excess / np.hypot(scale[:, None], floor), 0.0)
     (p,) = run(t_tail, z, settings.tail_freedom, xp=xp)
     computing = usable & (features.kind == SpanKind.KERNEL)[:, None]
-    rank_excess, rank_z, breadth = _ranks(excess, expected, scale, computing, features)
+    quantum = (features.resolution_ns**2) / 6.0  # two ends, each rounded: variance of a difference
+    rank_excess, rank_z, breadth = _ranks(
+        excess, expected, scale**2 + quantum, computing, alignment.family
+    )
     (rank_p,) = run(t_tail, rank_z, _MANY, xp=xp)
     return Durations(expected, excess, z, p, usable, rank_excess, rank_z, rank_p, breadth, sided)
 
@@ -190,15 +190,23 @@ def _scale(
 
 
 def _ranks(
-    excess: Float, expected: Float, scale: Float, usable: Bool, features: Features
+    excess: Float,
+    expected: Float,
+    variance: Float,
+    usable: Bool,
+    family: NDArray[np.int32],
 ) -> tuple[Float, Float, Float]:
     base = np.where(usable, expected, 0.0).sum(axis=0)
     total = np.where(usable, excess, 0.0).sum(axis=0)
     share = np.where(base > 0, total / np.maximum(base, 1.0), 0.0)
-    quantum = (features.resolution_ns**2) / 6.0  # two ends, each rounded: variance of a difference
-    variance = np.where(usable, scale[:, None] ** 2 + quantum, 0.0).sum(axis=0)
+    variance = np.where(usable, variance[:, None], 0.0).sum(axis=0)
     z = np.where(base > 0, total / np.sqrt(np.maximum(variance, 1.0)), 0.0)
-    few = max(1, round(_LARGEST * int(usable.any(axis=1).sum())))
-    largest = np.sort(np.where(usable, excess, 0.0), axis=0)[-few:].sum(axis=0)
-    breadth = np.where(total > 0, 1 - largest / np.maximum(total, 1.0), 0.0)
+    breadth = np.zeros(len(total))
+    for column in range(len(total)):  # by family: single kernels are blurred by the clock
+        mine = usable[:, column]
+        of = family[mine]
+        longer = np.bincount(of, excess[mine, column])
+        usual = np.bincount(of, expected[mine, column])
+        slower = longer >= 0.5 * share[column] * usual
+        breadth[column] = usual[slower].sum() / max(float(base[column]), 1.0)
     return share, z, breadth

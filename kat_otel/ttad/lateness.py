@@ -48,6 +48,9 @@ _MIN_GAPS = 16
 _MIN_EMPIRICAL = 200
 """Fewest deviations of other ranks that serve as the null distribution."""
 
+_ENTRY_VALUES = 9
+"""All that runs on a host moves a step's start: its scale is trusted like one of so few values."""
+
 _MAD_EFFICIENCY = 0.37
 """A median absolute deviation of n values is as sure as a standard deviation of 0.37 n."""
 
@@ -227,7 +230,7 @@ def _judge_entries(met: Meetings, bound: Anchors, cells: _Cells, gaps: Sequence[
     scale = MAD_TO_SIGMA * float(np.median(usual))
     for meeting, final, gap in _entry_gaps(met, bound):
         cells.excess[meeting, final] = gap
-        cells.sigma[meeting], cells.freedom[meeting] = scale, len(usual)
+        cells.sigma[meeting], cells.freedom[meeting] = scale, _ENTRY_VALUES
         cells.judged[meeting, final] = True
         cells.last[meeting] = False
         cells.last[meeting, final] = True

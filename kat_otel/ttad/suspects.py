@@ -39,7 +39,7 @@ _MARKED = 0.1
 """A wait is listed if it is this share of the longest that the suspect caused."""
 
 _BROAD = 0.5
-"""A rank is slow as a whole if this share of its excess is left without the largest few."""
+"""A rank is slow as a whole if families with this share of its kernel time are slower."""
 
 _MOST_JOINT = 16
 """Deviations of a rank that are judged together at most."""
@@ -137,6 +137,7 @@ def _slow(judged: Durations, settings: Settings) -> tuple[Bool, Bool]:
         (judged.rank_excess >= settings.min_rank_excess)
         & (judged.rank_p * count <= settings.false_alarm_rate)
         & (judged.breadth >= _BROAD)
+        & (count > 1)  # a rank alone has nobody to be slower than
     )
     return nodes, ranks
 
