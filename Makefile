@@ -40,7 +40,7 @@ format: ## let ruff mend what it can
 
 bench: ## every benchmark, one after the other, with its figures
 	@scripts/make-venv dev
-	@set -e; for bench in bench/bench_*.py; do echo "== $$bench"; $(BIN)/python "$$bench"; done
+	@set -e; for bench in bench/*.py; do echo "== $$bench"; $(BIN)/python "$$bench"; done
 
 collector: ## build the collector and Jaeger of the integration tests (needs Go)
 	@collector-config/build.sh all
