@@ -95,10 +95,9 @@ def shift_clocks(features: Features, offset_ns: Float) -> Features:
 
 def _worker_steps(table: SpanTable, alignment: Alignment, origin: int) -> tuple[Float, Float]:
     """First start and last end of everything a rank did in the step."""
-    place = np.full(int(alignment.ranks.max(initial=0)) + 2, -1)
-    place[alignment.ranks] = np.arange(len(alignment.ranks))
-    who = place[table.rank]
-    known = who >= 0
+    ranks = table.rank
+    who = np.searchsorted(alignment.ranks, ranks)
+    known = np.isin(ranks, alignment.ranks)  # a rank without GPU work is not aligned
     begin = np.full(len(alignment.ranks), np.inf)
     finish = np.full(len(alignment.ranks), -np.inf)
     np.minimum.at(begin, who[known], (table.start_ns[known] - origin).astype(np.float64))

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kat_otel.readers import read
-from kat_otel.spans import SpanTable
+from kat_otel.spans import SpanKind, SpanTable
 from kat_otel.ttad import analyze
 
 
@@ -82,3 +82,23 @@ def test_one_file_cut_in_half_keeps_the_culprit_or_says_why(
         assert 7 in seen
     said = " ".join(report.coverage.notes)
     assert f"rank{cut}" in said or f"worker{cut}" in said or "ranks were not read" in said
+
+
+def test_a_rank_without_gpu_work_is_left_out_and_the_others_are_judged(dlrm: SpanTable) -> None:
+    table = dlrm.take(~(dlrm.on_gpu & (dlrm.rank == 3)))
+    assert 7 in {rank for i in analyze(table).incidents for rank in i.culprit.ranks}
+
+
+@pytest.mark.parametrize("rank", [0, 5])
+def test_no_gpu_work_at_all_is_no_verdict(dlrm: SpanTable, rank: int) -> None:
+    for table in (dlrm.take(~dlrm.on_gpu), dlrm.take(~dlrm.on_gpu & (dlrm.rank == rank))):
+        report = analyze(table)
+        assert report.abstained is not None
+        assert report.abstained.reason == "no_gpu_work"
+        assert report.incidents == []
+
+
+def test_without_launch_records_the_culprit_is_the_same(dlrm: SpanTable) -> None:
+    report = analyze(dlrm.take(dlrm.kind != SpanKind.LAUNCH))
+    assert {tuple(i.culprit.ranks) for i in report.incidents} == {(7,), (4, 5)}
+    assert {i.kind for i in report.incidents} == {"stall"}  # gaps that no record explains
