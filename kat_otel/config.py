@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 __all__ = [
     "AssemblerConfig",
+    "CollectiveConfig",
     "Config",
+    "DetectorConfig",
     "ExporterConfig",
     "HealthConfig",
     "LogsConfig",
@@ -109,6 +111,43 @@ class AssemblerConfig(_Section):
     """Judged steps an instance remembers, to know late and repeated spans."""
 
 
+class CollectiveConfig(_Section):
+    """A kernel name that is a collective, beside the names that are known."""
+
+    pattern: str
+    """Regular expression, searched in the kernel's name regardless of case."""
+    semantics: Literal["barrier", "pairwise"] = "barrier"
+    """barrier: nobody leaves before the last has come; pairwise: send, receive, all-to-all."""
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+        return pattern
+
+
+class DetectorConfig(_Section):
+    """What counts as an incident, and what is a collective."""
+
+    false_alarm_rate: float = Field(default=1e-4, gt=0, lt=1)
+    """Chance per step that a healthy step yields a finding."""
+    min_impact_fraction: float = Field(default=0.01, ge=0, lt=1)
+    """Share of the step that a late rank must cost to be an incident."""
+    page_impact_fraction: float = Field(default=0.02, ge=0, lt=1)
+    """Share of the step that an incident must cost to page."""
+    page_occurrences: int = Field(default=3, ge=1)
+    """Steps in which an incident must have been seen to page."""
+    resolve_after: int = Field(default=20, ge=1)
+    """Steps without the incident after which it is resolved."""
+    history_steps: int = Field(default=32, ge=1, le=10_000)
+    """Healthy steps remembered per shape of step."""
+    collectives: tuple[CollectiveConfig, ...] = ()
+    """More kernel names that are collectives; they go before the known ones."""
+
+
 class TracesConfig(_Section):
     """Which spans leave."""
 
@@ -187,6 +226,7 @@ class Config(_Section):
 
     receiver: ReceiverConfig = ReceiverConfig()
     assembler: AssemblerConfig = AssemblerConfig()
+    detector: DetectorConfig = DetectorConfig()
     traces: TracesConfig = TracesConfig()
     logs: LogsConfig = LogsConfig()
     metrics: MetricsConfig = MetricsConfig()

@@ -10,9 +10,12 @@ from pathlib import Path
 import click
 
 from kat_otel.errors import KatError
+from kat_otel.kernels import classify
+from kat_otel.processor.config_file import load_config
 from kat_otel.readers import ReadResult, read
 from kat_otel.report import print_text, render_html, render_text
 from kat_otel.spans import SpanTable
+from kat_otel.ttad import Settings
 from kat_otel.ttad import analyze as judge
 from kat_otel.verdict import Report, to_json
 
@@ -42,12 +45,18 @@ _PATH = click.Path(path_type=Path)
     multiple=True,
     help="Healthy recording of the same work to compare with: a file or folder; repeatable.",
 )
+@click.option(
+    "--config",
+    type=_PATH,
+    help="Settings of the detector: the section `detector` of a kat process configuration.",
+)
 @click.option("--fail-on-incident", is_flag=True, help="Exit with 1 if there is an incident.")
-def analyze(
+def analyze(  # noqa: PLR0917 - click hands the options over by name
     paths: tuple[Path, ...],
     form: str | None,
     output: Path | None,
     baseline: tuple[Path, ...],
+    config: Path | None,
     fail_on_incident: bool,
 ) -> int:
     """Names the culprit in trace files.
@@ -58,6 +67,7 @@ def analyze(
     Exit code: 0 done, 1 an incident (with --fail-on-incident), 2 a file could not be read;
     what could be read is reported all the same.
     """
+    settings = Settings() if config is None else Settings.of(load_config(config).detector)
     taken = read(paths)
     healthy = read(baseline) if baseline else None
     _say_errors(taken)
@@ -78,8 +88,10 @@ def analyze(
         baseline=None if healthy is None else healthy.table,
         files=taken.files,
         notes=[*taken.notes, *_baseline_notes(healthy)],
+        settings=settings,
     )
-    _write(report, taken.table, form or _form_of(output), output)
+    table, _ = classify(taken.table, settings.collectives)  # the page draws what was judged
+    _write(report, table, form or _form_of(output), output)
     if unread:
         return _UNREAD
     return _INCIDENT if fail_on_incident and report.incidents else 0

@@ -7,10 +7,11 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Self
 
-from kat_otel.config import Config
+from kat_otel.config import Config, DetectorConfig
 from kat_otel.errors import KatError
 from kat_otel.processor.exporter import Exporter, Payload
 from kat_otel.processor.health import HealthServer
@@ -60,7 +61,7 @@ class Processor:
         )
         self._pipeline = Pipeline(
             config,
-            judge or _detector,
+            judge or partial(_detector, config.detector),
             self._exporter,
             self.books,
             on_report=on_report,
@@ -190,7 +191,7 @@ class Processor:
             self.wait(0)  # a failure of the judging thread must not pass unseen
 
 
-def _detector() -> Judge:
-    from kat_otel.ttad import Detector  # noqa: PLC0415 - loads what a stand-in judge need not
+def _detector(config: DetectorConfig) -> Judge:
+    from kat_otel.ttad import Detector, Settings  # noqa: PLC0415 - a stand-in judge needs neither
 
-    return Detector()
+    return Detector(Settings.of(config))

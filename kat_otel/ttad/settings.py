@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from kat_otel.kernels import CollectivePattern
+from kat_otel.kernels import CollectivePattern, Semantics
+
+if TYPE_CHECKING:
+    from kat_otel.config import DetectorConfig
 
 __all__ = ["Settings"]
 
@@ -58,3 +62,19 @@ class Settings:
     max_spans_cited: int = 64
     max_incidents: int = 20
     collectives: tuple[CollectivePattern, ...] = ()
+
+    @staticmethod
+    def of(config: DetectorConfig) -> Settings:
+        """Returns the settings that a configuration file asks for."""
+        rows = config.collectives
+        return Settings(
+            false_alarm_rate=config.false_alarm_rate,
+            min_impact_fraction=config.min_impact_fraction,
+            page_impact_fraction=config.page_impact_fraction,
+            page_occurrences=config.page_occurrences,
+            resolve_after=config.resolve_after,
+            history_steps=config.history_steps,
+            collectives=tuple(
+                CollectivePattern(row.pattern, Semantics[row.semantics.upper()]) for row in rows
+            ),
+        )
