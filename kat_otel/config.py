@@ -134,7 +134,7 @@ class DetectorConfig(_Section):
 
     false_alarm_rate: float = Field(default=1e-4, gt=0, lt=1)
     """Chance per step that a healthy step yields a finding."""
-    min_impact_fraction: float = Field(default=0.01, ge=0, lt=1)
+    min_impact_fraction: float = Field(default=0.02, ge=0, lt=1)
     """Share of the step that a late rank must cost to be an incident."""
     page_impact_fraction: float = Field(default=0.02, ge=0, lt=1)
     """Share of the step that an incident must cost to page."""

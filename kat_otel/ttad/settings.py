@@ -45,7 +45,7 @@ class Settings:
 
     false_alarm_rate: float = 1e-4
     tail_freedom: float = 8.0
-    min_impact_fraction: float = 0.01
+    min_impact_fraction: float = 0.02
     min_kernel_excess: float = 0.5
     min_rank_excess: float = 0.04
     min_transfer_excess: float = 0.2
