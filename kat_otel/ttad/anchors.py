@@ -24,12 +24,19 @@ from kat_otel.ttad.align import Alignment
 from kat_otel.ttad.features import Features
 from kat_otel.ttad.meetings import Meetings
 
-__all__ = ["Anchors", "anchors", "idle_launch_delay_ns", "launch_bound"]
+__all__ = [
+    "SLACK_NS",
+    "Anchors",
+    "anchors",
+    "before_on_stream",
+    "idle_launch_delay_ns",
+    "launch_bound",
+]
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
-_SLACK_NS = 4_000.0
+SLACK_NS = 4_000.0
 """Start within this of what was waited for: kernel-to-kernel gap plus launch jitter."""
 
 _BLOCKED_NS = 20_000.0
@@ -85,7 +92,7 @@ def anchors(table: SpanTable, features: Features, alignment: Alignment, met: Mee
         start = features.start[nodes, column]
         order = np.argsort(start, kind="stable")
         start, nodes = start[order], nodes[order]
-        low = np.searchsorted(start, since[:, column] + _SLACK_NS, side="right")
+        low = np.searchsorted(start, since[:, column] + SLACK_NS, side="right")
         high = np.searchsorted(start, met.arrival[:, column], side="right")
         total = np.concatenate([[0], np.cumsum(bound[nodes, column])])
         late_launches[:, column] = np.maximum(total[high] - total[low], 0)
@@ -119,17 +126,26 @@ def idle_launch_delay_ns(features: Features, column: int) -> float:
     return float(min(np.quantile(np.maximum(delay, 0.0), 0.1), _LONGEST_IDLE_DELAY_NS))
 
 
+def before_on_stream(features: Features, alignment: Alignment, column: int) -> NDArray[np.int64]:
+    """Node that ran before each node on its stream of one rank, ``(N,)``; -1 if none did."""
+    nodes = np.flatnonzero(features.present[:, column])
+    order = nodes[np.lexsort((features.start[nodes, column], alignment.stream[nodes]))]
+    same = alignment.stream[order][1:] == alignment.stream[order][:-1]
+    before = np.full(features.present.shape[0], -1, np.int64)
+    before[order[1:][same]] = order[:-1][same]
+    return before
+
+
 def launch_bound(features: Features, alignment: Alignment) -> Bool:
     """Work that started when it was launched and not when its stream was free, ``(N, R)``."""
-    slack = _SLACK_NS + 2 * features.resolution_ns
+    slack = SLACK_NS + 2 * features.resolution_ns
     ranks = features.present.shape[1]
     ready = features.launch + np.array([idle_launch_delay_ns(features, c) for c in range(ranks)])
     before = np.full(features.present.shape, -np.inf)
     for column in range(ranks):
-        nodes = np.flatnonzero(features.present[:, column])
-        order = nodes[np.lexsort((features.start[nodes, column], alignment.stream[nodes]))]
-        same = alignment.stream[order][1:] == alignment.stream[order][:-1]
-        before[order[1:][same], column] = features.end[order[:-1][same], column]
+        previous = before_on_stream(features, alignment, column)
+        after = np.flatnonzero(previous >= 0)
+        before[after, column] = features.end[previous[after], column]
     idle = features.start > before + slack
     return features.launched & idle & (features.start <= ready + slack)
 
@@ -146,7 +162,7 @@ def _host_waits(table: SpanTable, features: Features, alignment: Alignment) -> l
     copies = np.flatnonzero((table.kind == SpanKind.MEMCPY) & back & (table.parent >= 0))
     calls = table.parent[copies]
     blocked = (table.kind[calls] == SpanKind.LAUNCH) & (
-        table.end_ns[calls] >= table.end_ns[copies] - _SLACK_NS
+        table.end_ns[calls] >= table.end_ns[copies] - SLACK_NS
     )
     waited[calls[blocked]] = True
     ranks = table.rank

@@ -15,14 +15,11 @@ from numpy.typing import NDArray
 
 from kat_otel.spans import SpanKind
 from kat_otel.ttad.align import Alignment
-from kat_otel.ttad.anchors import idle_launch_delay_ns
+from kat_otel.ttad.anchors import SLACK_NS, before_on_stream, idle_launch_delay_ns
 from kat_otel.ttad.features import Features
 from kat_otel.ttad.judged import Judged
 
 __all__ = ["Walk", "walk_back"]
-
-_SLACK_NS = 4_000.0
-"""Successor starts within this of what it waited for: kernel-to-kernel gap plus launch jitter."""
 
 
 @dataclass(slots=True)
@@ -88,11 +85,7 @@ def walk_back(column: int, cells: list[tuple[int, float]], judged: Judged) -> Wa
 
 def _lane(rank: int, features: Features, alignment: Alignment) -> _Lane:
     nodes = np.flatnonzero(features.present[:, rank])
-    start = features.start[nodes, rank]
-    order = nodes[np.lexsort((start, alignment.stream[nodes]))]
-    before = np.full(features.present.shape[0], -1, np.int64)
-    same = alignment.stream[order][1:] == alignment.stream[order][:-1]
-    before[order[1:][same]] = order[:-1][same]
+    before = before_on_stream(features, alignment, rank)
     by_end = nodes[np.argsort(features.end[nodes, rank], kind="stable")]
     typical = idle_launch_delay_ns(features, rank)
     return _Lane(nodes, by_end, features.end[by_end, rank], before, typical)
@@ -110,7 +103,7 @@ class _Step:
     def walk(self, node: int, late: float, into: Walk) -> None:
         """Splits ``late`` ns over what lies between ``node`` and the release."""
         features, work = self.judged.features, self.judged.durations
-        slack = _SLACK_NS + 2 * features.resolution_ns
+        slack = SLACK_NS + 2 * features.resolution_ns
         left = late
         for _ in range(len(self.lane.nodes)):
             start = float(features.start[node, self.column])
