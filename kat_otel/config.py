@@ -6,25 +6,45 @@ holds the two together. Reading the file is :mod:`kat_otel.processor.config_file
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 __all__ = [
     "AssemblerConfig",
+    "AuthConfig",
     "CollectiveConfig",
     "Config",
+    "ControlConfig",
+    "DebugConfig",
     "DetectorConfig",
+    "DigestsConfig",
     "ExporterConfig",
+    "HardwareConfig",
     "HealthConfig",
+    "HttpReceiverConfig",
     "LogsConfig",
     "MetricsConfig",
+    "PrometheusConfig",
     "ReceiverConfig",
     "RetryConfig",
+    "ServerTlsConfig",
+    "StateConfig",
     "TelemetryConfig",
     "TlsConfig",
     "TracesConfig",
+    "WalConfig",
+    "on_loopback",
 ]
 
 _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -47,15 +67,34 @@ Endpoint = Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^\s:/]+):\d{1,5}$
 """``host:port``, without a scheme."""
 
 
+def on_loopback(endpoint: str) -> bool:
+    """Returns whether ``host:port`` names this machine only: there plain text harms nobody."""
+    host = endpoint.rpartition(":")[0].strip("[]").lower()
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _no_plain_text(key: str, endpoint: str | None, *, secured: bool, insecure: bool) -> None:
+    if endpoint is not None and not (secured or insecure or on_loopback(endpoint)):
+        raise ValueError(
+            f"{endpoint} is no loopback address and {key} has no tls: give tls.cert_file and "
+            "tls.key_file, or say insecure: true if plain text is meant"
+        )
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class TlsConfig(_Section):
-    """TLS of a gRPC connection; all files are PEM."""
+    """TLS of a connection to a server; all files are PEM."""
 
-    insecure: bool = True
-    """Plain text. Right on loopback and in a pod; across hosts set it to false."""
+    insecure: bool | None = None
+    """Plain text. Not given: plain text to loopback addresses only."""
     ca_file: str | None = None
     """Certificates to trust; the system's if not given."""
     cert_file: str | None = None
@@ -64,8 +103,8 @@ class TlsConfig(_Section):
     """Private key of cert_file."""
 
 
-class ReceiverTlsConfig(_Section):
-    """TLS of the receiver; all files are PEM."""
+class ServerTlsConfig(_Section):
+    """TLS of a port; all files are PEM."""
 
     cert_file: str
     """The server's certificate chain."""
@@ -75,21 +114,122 @@ class ReceiverTlsConfig(_Section):
     """If given, clients must show a certificate signed by one of these."""
 
 
-class ReceiverConfig(_Section):
-    """The OTLP gRPC server."""
+class AuthConfig(_Section):
+    """Bearer tokens: who shows one of them in the ``authorization`` header may call."""
+
+    token: SecretStr | None = None
+    """The token; take it from ${env:NAME}. Never printed."""
+    token_file: str | None = None
+    """A file with one token a line, read again when it changes: two lines allow a rotation."""
+
+
+class _PortConfig(_Section):
+    """A port of ours: where it listens and who may call."""
+
+    tls: ServerTlsConfig | None = None
+    """TLS of the port; plain text if not given, which is for loopback addresses."""
+    insecure: bool = False
+    """Plain text on an address that other machines reach: in a pod behind a mesh, say."""
+    auth: AuthConfig | None = None
+    """Bearer tokens; without it whoever reaches the port may call."""
+
+
+class HttpReceiverConfig(_PortConfig):
+    """The OTLP/HTTP server: protobuf and JSON, plain, gzip or zstd."""
+
+    endpoint: Endpoint | None = None
+    """Where to listen, 127.0.0.1:4328 by convention; null listens nowhere."""
+
+    @model_validator(mode="after")
+    def _secured(self) -> HttpReceiverConfig:
+        secured = self.tls is not None
+        _no_plain_text("receiver.http", self.endpoint, secured=secured, insecure=self.insecure)
+        return self
+
+
+class ReceiverConfig(_PortConfig):
+    """The OTLP servers; the settings of this level are those of gRPC and the limits of both."""
 
     endpoint: Endpoint = "127.0.0.1:4327"
-    """Where to listen; port 0 picks a free one."""
-    tls: ReceiverTlsConfig | None = None
-    """TLS of the server; plain text if not given."""
+    """Where gRPC listens; port 0 picks a free one."""
+    http: HttpReceiverConfig = HttpReceiverConfig()
+    """OTLP over HTTP."""
     max_recv_msg_size_mib: int = Field(default=64, ge=1, le=1024)
-    """Largest request; gRPC's own limit of 4 MiB is about 12,000 kernel spans."""
-    max_concurrent_requests: int = Field(default=4, ge=1, le=256)
-    """Threads that decode; a request beyond them waits for its turn."""
+    """Largest request, unpacked; gRPC's own limit of 4 MiB is about 12,000 kernel spans."""
+    max_concurrent_requests: int = Field(default=16, ge=1, le=256)
+    """Requests under way at once; one beyond them waits for its turn."""
     queue_size_mib: int = Field(default=256, ge=1)
-    """Decoded spans that may wait for the judge; beyond it senders get UNAVAILABLE."""
+    """Spans that may wait for the judge; beyond it senders get UNAVAILABLE."""
     retry_after: Duration = 1.0
-    """What an overloaded receiver asks its senders to wait (RetryInfo)."""
+    """What an overloaded receiver asks its senders to wait (RetryInfo, Retry-After)."""
+    max_attribute_bytes: int = Field(default=65_536, ge=64)
+    """Longest text or bytes of one attribute; a span with a longer one is rejected."""
+    max_strings: int = Field(default=1_000_000, ge=1_000)
+    """Different texts (kernel names, grids, groups) held at once before they are forgotten."""
+
+    @model_validator(mode="after")
+    def _secured(self) -> ReceiverConfig:
+        secured = self.tls is not None
+        _no_plain_text("receiver", self.endpoint, secured=secured, insecure=self.insecure)
+        return self
+
+
+class WalConfig(_Section):
+    """The write-ahead log: what is acknowledged is on disk first."""
+
+    directory: str | None = None
+    """Where it lies, one directory a processor; null keeps acknowledged spans in memory only, so
+    that a crash loses them. ``kat process`` sets it unless the file does."""
+    max_size_mib: int = Field(default=4_096, ge=64)
+    """Size of the log; beyond it senders get UNAVAILABLE until spans have left."""
+
+
+class StateConfig(_Section):
+    """What is learnt about an instance (history, open incidents), kept across restarts."""
+
+    directory: str | None = None
+    """One file an instance. Shared by all processors (a network volume) it moves with the
+    instance; null: in the log's directory, so that it survives a restart but no move."""
+    interval: Duration = 10.0
+    """How often it is written at most; a new or resolved incident is written at once."""
+
+
+class DigestsConfig(_Section):
+    """Judging the digests that workers send of every step."""
+
+    enabled: bool = True
+    """Whether steps without full spans are judged by their digests."""
+    capture_steps: int = Field(default=4, ge=1, le=1_000)
+    """Steps whose full spans are asked for after a finding."""
+    captures_per_hour: int = Field(default=60, ge=0)
+    """Most requests for full spans an instance and hour."""
+
+
+class ControlConfig(_PortConfig):
+    """The control channel, where workers ask which steps to send whole."""
+
+    endpoint: Endpoint | None = None
+    """Where to listen, 127.0.0.1:4329 by convention; null listens nowhere."""
+
+    @model_validator(mode="after")
+    def _secured(self) -> ControlConfig:
+        _no_plain_text(
+            "control", self.endpoint, secured=self.tls is not None, insecure=self.insecure
+        )
+        return self
+
+
+class HardwareConfig(_Section):
+    """Joining hardware metrics and logs to incidents."""
+
+    enabled: bool = True
+    """Whether they are read; they are passed on in any case."""
+    keep: Duration = 600.0
+    """How long a reading is remembered."""
+    window: Duration = 30.0
+    """Readings this long before an incident's first span and after its last belong to it."""
+    max_series: int = Field(default=200_000, ge=1)
+    """Series remembered (one metric of one device); beyond it the oldest are forgotten."""
 
 
 class AssemblerConfig(_Section):
@@ -168,8 +308,8 @@ class RetryConfig(_Section):
     """Wait before the first retry; doubled each time, with jitter."""
     max_interval: Duration = 30.0
     """Longest wait between two attempts."""
-    max_elapsed_time: Duration = 300.0
-    """A request older than this is dropped and counted."""
+    max_elapsed_time: Duration = 0.0
+    """A request tried for longer is dropped and counted; 0 never gives up."""
 
 
 class ExporterConfig(_Section):
@@ -185,10 +325,10 @@ class ExporterConfig(_Section):
     """Deadline of one request."""
     compression: Literal["none", "gzip"] = "none"
     """Of requests; worth its CPU across zones only."""
+    max_request_mib: float = Field(default=3.5, gt=0, le=1024)
+    """Largest request; the endpoint's limit is 4 MiB unless it says otherwise."""
     queue_size_mib: int = Field(default=64, ge=1)
-    """Requests that may wait for the endpoint."""
-    queue_wait: Duration = 5.0
-    """How long the judge waits for room in a full queue before a request is dropped and counted."""
+    """Requests that may wait for the endpoint; when it is full, judging waits, then senders."""
     retry: RetryConfig = RetryConfig()
     """Retry of failed exports."""
 
@@ -212,26 +352,53 @@ class TelemetryConfig(_Section):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level that is printed."""
+    traces: bool = False
+    """Send spans about the processor's own work (decode, assemble, judge, export) to the exporter's
+    endpoint."""
 
 
 class HealthConfig(_Section):
     """HTTP health check for supervisors."""
 
     endpoint: Endpoint | None = None
-    """Answers GET /healthz with 200 or 503 and the counters; null listens nowhere."""
+    """Answers GET /healthz with 200 or 503 and the counters, 127.0.0.1:13133 by convention; null
+    listens nowhere."""
+
+
+class PrometheusConfig(_Section):
+    """The processor's own metrics, for Prometheus to scrape."""
+
+    endpoint: Endpoint | None = None
+    """Answers GET /metrics, 127.0.0.1:8888 by convention; null listens nowhere."""
+
+
+class DebugConfig(_Section):
+    """A page with the last steps and verdicts, for people."""
+
+    endpoint: Endpoint | None = None
+    """Answers GET /debug/steps, 127.0.0.1:55679 by convention; null listens nowhere."""
+    steps: int = Field(default=100, ge=1, le=10_000)
+    """Steps shown."""
 
 
 class Config(_Section):
     """All settings of ``kat process``."""
 
     receiver: ReceiverConfig = ReceiverConfig()
+    wal: WalConfig = WalConfig()
+    state: StateConfig = StateConfig()
     assembler: AssemblerConfig = AssemblerConfig()
     detector: DetectorConfig = DetectorConfig()
+    digests: DigestsConfig = DigestsConfig()
+    hardware: HardwareConfig = HardwareConfig()
+    control: ControlConfig = ControlConfig()
     traces: TracesConfig = TracesConfig()
     logs: LogsConfig = LogsConfig()
     metrics: MetricsConfig = MetricsConfig()
     exporter: ExporterConfig = ExporterConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
     health: HealthConfig = HealthConfig()
+    prometheus: PrometheusConfig = PrometheusConfig()
+    debug: DebugConfig = DebugConfig()
     shutdown_timeout: Duration = 20.0
-    """After SIGTERM: what is under way is finished within this time, the rest counted as lost."""
+    """After SIGTERM: what is under way is finished within this time; the rest stays in the log."""

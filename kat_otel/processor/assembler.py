@@ -54,6 +54,7 @@ class AssembledStep:
         ending: why it is judged now.
         missing_ranks: ranks that never closed the step, as far as they can be named.
         missing_count: how many did not close it, or UNKNOWN if the group's size was not said.
+        receipts: of the batches that brought its spans.
         record: what stays of it in the assembler.
     """
 
@@ -63,6 +64,7 @@ class AssembledStep:
     ending: Ending
     missing_ranks: tuple[int, ...]
     missing_count: int
+    receipts: tuple[int, ...]
     record: StepRecord
 
 
@@ -107,6 +109,7 @@ class _Pending:
     complete_since: float = math.inf
     tables: list[SpanTable] = field(default_factory=list[SpanTable])
     ranks: dict[int, _Rank] = field(default_factory=dict[int, _Rank])
+    receipts: dict[int, None] = field(default_factory=dict[int, None])  # an ordered set
     closed: int = 0  # ranks that closed the step; counted on, as there may be thousands
     spans: int = 0
     size: int = 0
@@ -200,12 +203,20 @@ class Assembler:
         self._instances: OrderedDict[str, _Instance] = OrderedDict()
         self._forced: list[AssembledStep] = []
         self._steps = self._spans = self._size = 0
+        self._receipt = 0  # of the batch that is being taken
         self.forgotten: list[str] = []
         """Instances forgotten since the caller last emptied this list."""
 
-    def add(self, table: SpanTable, now: float) -> Arrivals:
-        """Takes the spans of one batch; returns what of it does not wait."""
+    def add(self, table: SpanTable, now: float, receipt: int = 0) -> Arrivals:
+        """Takes the spans of one batch; returns what of it does not wait.
+
+        Args:
+            table: the spans.
+            now: when they came, monotonic seconds.
+            receipt: number of the batch, handed back with every step that holds spans of it.
+        """
         arrivals = Arrivals()
+        self._receipt = receipt
         foreign, parts = split_by_step(table)
         if len(foreign):
             arrivals.foreign.append(foreign)
@@ -239,7 +250,10 @@ class Assembler:
             pending = instance.pending[key] = _Pending(key, now, run.order)
             self._steps += 1
         spans_before, size_before = pending.spans, pending.size
-        arrivals.repeated += pending.add(spans, rank, now)
+        repeated = pending.add(spans, rank, now)
+        arrivals.repeated += repeated
+        if repeated < len(spans):
+            pending.receipts[self._receipt] = None
         self._spans += pending.spans - spans_before
         self._size += pending.size - size_before
 
@@ -313,5 +327,6 @@ class Assembler:
             ending=ending,
             missing_ranks=() if pending.complete else pending.missing_ranks(),
             missing_count=pending.wanted - pending.closed if pending.wanted else UNKNOWN,
+            receipts=tuple(pending.receipts),
             record=record,
         )

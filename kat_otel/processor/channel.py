@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from kat_otel.config import Endpoint, ExporterConfig, ReceiverConfig
+from kat_otel.config import Endpoint, ExporterConfig, ReceiverConfig, on_loopback
 from kat_otel.errors import ConfigError
 
 __all__ = ["listen", "open_channel"]
@@ -23,9 +23,9 @@ def open_channel(config: ExporterConfig) -> Any:
     if endpoint is None:
         raise ValueError("no endpoint to connect to")
     compression = grpc.Compression.Gzip if config.compression == "gzip" else None
-    if config.tls.insecure:
-        return grpc.insecure_channel(endpoint, compression=compression)
     tls = config.tls
+    if tls.insecure or (tls.insecure is None and on_loopback(endpoint)):
+        return grpc.insecure_channel(endpoint, compression=compression)
     credentials = grpc.ssl_channel_credentials(
         root_certificates=_read(tls.ca_file, "exporter.tls.ca_file"),
         private_key=_read(tls.key_file, "exporter.tls.key_file"),

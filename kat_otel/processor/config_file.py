@@ -121,7 +121,8 @@ def _problem(item: Any, name: str, lines: dict[_Path, int]) -> str:
         hint = f" — did you mean {near[0]!r}?" if near else ""
         known = ", ".join(_known_keys(location[:-1]))
         return f"{where}: unknown setting {key!r}{hint} (known here: {known})"
-    found = "" if "headers" in location else f", found {item['input']!r}"  # may be a secret
+    secret = {"headers", "auth", "token"} & set(location) or isinstance(item["input"], dict | list)
+    found = "" if secret else f", found {item['input']!r}"
     return f"{where}: {key or 'the file'}: {item['msg']}{found}"
 
 

@@ -7,6 +7,7 @@ logged, counted, never sent again.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -22,7 +23,6 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from kat_otel.config import ExporterConfig
-from kat_otel.otlp.encode import MAX_REQUEST_BYTES
 from kat_otel.processor.channel import open_channel
 from kat_otel.processor.retry_info import DETAILS_KEY, read_retry_delay
 from kat_otel.telemetry import Books
@@ -86,6 +86,7 @@ class Exporter:
         self.books = books
         self._endpoint = config.endpoint
         self._limit = config.queue_size_mib * 2**20
+        self._largest = int(config.max_request_mib * 2**20)
         self._queue: deque[Payload] = deque()
         self._queued = 0
         self._stop_at: float | None = None
@@ -111,22 +112,25 @@ class Exporter:
         self._thread.start()
 
     def offer(self, payload: Payload) -> bool:
-        """Queues a request, waiting up to ``queue_wait`` for room.
+        """Queues a request, waiting for room as long as it takes: nothing is lost.
 
         Returns:
-            False if there was none: the request is dropped and counted.
+            False if the exporter stops: the request is dropped and counted.
         """
         with self._changed:
-            roomy = self._changed.wait_for(
-                lambda: not self._queue or self._queued + len(payload.data) <= self._limit,
-                self._config.queue_wait,
+            self._changed.wait_for(
+                lambda: (
+                    self._stop_at is not None
+                    or not self._queue
+                    or self._queued + len(payload.data) <= self._limit
+                )
             )
-            if roomy and self._stop_at is None:
+            if self._stop_at is None:
                 self._queue.append(payload)
                 self._queued += len(payload.data)
                 self._changed.notify_all()
                 return True
-        self._drop([payload], "export queue full", f"{self._endpoint} takes less than arrives")
+        self._drop([payload], "export stopped", f"{self._endpoint} takes less than arrives")
         return False
 
     def try_offer(self, payload: Payload) -> bool:
@@ -164,7 +168,7 @@ class Exporter:
             while (
                 self._queue
                 and self._queue[0].signal == payloads[0].signal
-                and size + len(self._queue[0].data) <= MAX_REQUEST_BYTES
+                and size + len(self._queue[0].data) <= self._largest
             ):
                 payloads.append(self._queue.popleft())
                 size += len(payloads[-1].data)
@@ -174,7 +178,7 @@ class Exporter:
 
     def _send(self, payloads: list[Payload]) -> None:
         retry = self._config.retry
-        give_up = time.monotonic() + retry.max_elapsed_time
+        give_up = time.monotonic() + (retry.max_elapsed_time or math.inf)
         wait = retry.initial_interval
         while True:
             failure = self._attempt(payloads)

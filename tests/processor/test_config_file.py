@@ -42,6 +42,7 @@ def test_durations_and_variables_are_written_as_in_the_collector():
     text = """
 receiver:
   endpoint: 0.0.0.0:${env:KAT_PORT:-4000}
+  insecure: true
   max_recv_msg_size_mib: ${env:KAT_MIB}
 assembler:
   decision_wait: 1m30s

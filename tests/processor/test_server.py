@@ -360,7 +360,7 @@ def test_tls_on_both_sides(fleet, backend, connect, judge_class, tmp_path):
     import shutil
     import subprocess
 
-    from kat_otel.config import ReceiverTlsConfig
+    from kat_otel.config import ServerTlsConfig
 
     if shutil.which("openssl") is None:
         pytest.skip("no openssl to make a certificate with: apt-get install openssl")
@@ -371,7 +371,7 @@ def test_tls_on_both_sides(fleet, backend, connect, judge_class, tmp_path):
     subprocess.run([*command.split(), *names, *files], check=True, capture_output=True)
     receiver = ReceiverConfig(
         endpoint="127.0.0.1:0",
-        tls=ReceiverTlsConfig(cert_file=str(certificate), key_file=str(key)),
+        tls=ServerTlsConfig(cert_file=str(certificate), key_file=str(key)),
     )
     with Processor(config(backend.port, receiver=receiver), judge=judge_class) as last:
         exporter = ExporterConfig(
