@@ -86,6 +86,8 @@ class Arrivals:
     late: list[LateSpans] = field(default_factory=list[LateSpans])
     repeated: int = 0
     """Spans seen before: senders deliver at least once."""
+    waiting: int = 0
+    """Steps under assembly that the batch is the first time needed for."""
 
 
 @dataclass(slots=True)
@@ -252,8 +254,9 @@ class Assembler:
         spans_before, size_before = pending.spans, pending.size
         repeated = pending.add(spans, rank, now)
         arrivals.repeated += repeated
-        if repeated < len(spans):
+        if repeated < len(spans) and self._receipt not in pending.receipts:
             pending.receipts[self._receipt] = None
+            arrivals.waiting += 1
         self._spans += pending.spans - spans_before
         self._size += pending.size - size_before
 

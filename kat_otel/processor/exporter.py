@@ -24,6 +24,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from kat_otel.config import ExporterConfig
 from kat_otel.processor.channel import open_channel
+from kat_otel.processor.halve import halve
+from kat_otel.processor.ledger import Ledger
 from kat_otel.processor.retry_info import DETAILS_KEY, read_retry_delay
 from kat_otel.telemetry import Books
 
@@ -61,11 +63,14 @@ class Payload:
         signal: which service takes it.
         data: the request's bytes. Requests of one signal may be joined byte by byte.
         spans: acknowledged spans that it carries, for the books.
+        receipts: of the batches it stands on; claimed by whoever makes the payload, released
+            when the endpoint has it or it is given up.
     """
 
     signal: Signal
     data: bytes
     spans: int = 0
+    receipts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +79,33 @@ class _Failure:
     detail: str
     retryable: bool
     delay_s: float | None
+    too_large: bool
 
 
 class Exporter:
-    """One thread, one connection. ``start``, ``offer`` from any thread, ``stop``."""
+    """One thread, one connection. ``start``, ``offer`` from any thread, ``stop``.
 
-    def __init__(self, config: ExporterConfig, books: Books) -> None:
+    Args:
+        config: its settings.
+        books: counts what becomes of the spans.
+        ledger: where the receipts of what has left are released; None if nobody claims any.
+        durable: whether what is not sent by the end stays in a log, rather than being lost.
+    """
+
+    def __init__(
+        self,
+        config: ExporterConfig,
+        books: Books,
+        *,
+        ledger: Ledger | None = None,
+        durable: bool = False,
+    ) -> None:
         if config.endpoint is None:
             raise ValueError("an exporter needs an endpoint")
         self._config = config
         self.books = books
+        self._ledger = ledger
+        self._durable = durable
         self._endpoint = config.endpoint
         self._limit = config.queue_size_mib * 2**20
         self._largest = int(config.max_request_mib * 2**20)
@@ -115,7 +137,7 @@ class Exporter:
         """Queues a request, waiting for room as long as it takes: nothing is lost.
 
         Returns:
-            False if the exporter stops: the request is dropped and counted.
+            False if the exporter stops: the request stays in the log, or is dropped and counted.
         """
         with self._changed:
             self._changed.wait_for(
@@ -130,7 +152,7 @@ class Exporter:
                 self._queued += len(payload.data)
                 self._changed.notify_all()
                 return True
-        self._drop([payload], "export stopped", f"{self._endpoint} takes less than arrives")
+        self._leave([payload], "export stopped", f"{self._endpoint} takes less than arrives")
         return False
 
     def try_offer(self, payload: Payload) -> bool:
@@ -146,7 +168,9 @@ class Exporter:
             return True
 
     def stop(self, timeout: float) -> None:
-        """Sends what is queued within ``timeout`` seconds, drops and counts the rest."""
+        """Sends what is queued within ``timeout`` seconds; the rest stays in the log, or is
+        dropped and counted.
+        """
         with self._changed:
             self._stop_at = time.monotonic() + timeout
             self._changed.notify_all()
@@ -183,21 +207,38 @@ class Exporter:
         while True:
             failure = self._attempt(payloads)
             if failure is None:
+                self._release(payloads)
                 return
             if not failure.retryable:
-                if len(payloads) > 1:  # the others need not go down with the one that is wrong
-                    for payload in payloads:
-                        self._send([payload])
-                    return
-                self._drop(payloads, f"export {failure.code.name}", failure.detail)
+                self._send_apart(payloads, failure)
                 return
             self.books.mark("export retries")
             pause = failure.delay_s if failure.delay_s is not None else wait * _jitter()
             if not self._pause(pause, give_up):
-                self._drop(payloads, "export gave up", f"{failure.code.name}: {failure.detail}")
+                self._leave(payloads, "export gave up", f"{failure.code.name}: {failure.detail}")
                 return
             self._log("retry", f"{failure.code.name}: {failure.detail}; trying again")
             wait = min(wait * 2, retry.max_interval)
+
+    def _send_apart(self, payloads: list[Payload], failure: _Failure) -> None:
+        """Sends what was refused for good in smaller parts: not all of it need be wrong."""
+        if len(payloads) > 1:
+            for payload in payloads:
+                self._send([payload])
+            return
+        halves = halve(payloads[0].signal, payloads[0].data) if failure.too_large else []
+        if not halves:
+            self._drop(payloads, f"export {failure.code.name}", failure.detail)
+            return
+        self.books.mark("export requests halved")
+        whole = payloads[0]
+        created = halves[0][1] + halves[1][1] - whole.spans  # they stand first
+        first = halves[0][1] - created
+        spans = (first, whole.spans - first) if whole.signal == "traces" else (0, 0)
+        if self._ledger is not None:  # each half lets go of the batches by itself
+            self._ledger.claim(whole.receipts)
+        for (data, _), carried in zip(halves, spans, strict=True):
+            self._send([Payload(whole.signal, data, carried, whole.receipts)])
 
     def _pause(self, seconds: float, give_up: float) -> bool:
         """Waits before a retry; False if there is no time left for one."""
@@ -230,7 +271,19 @@ class Exporter:
         self.books.count("dropped", rejected, "rejected by endpoint")
         return None
 
+    def _release(self, payloads: list[Payload]) -> None:
+        if self._ledger is not None:
+            self._ledger.release([r for payload in payloads for r in payload.receipts])
+
+    def _leave(self, payloads: list[Payload], reason: str, detail: str) -> None:
+        """Ends with a request that time ran out for: the log has it, or it is lost."""
+        if self._durable and self._stop_at is not None:
+            self.books.mark("requests left in the log", len(payloads))
+            return
+        self._drop(payloads, reason, detail)
+
     def _drop(self, payloads: list[Payload], reason: str, detail: str) -> None:
+        self._release(payloads)
         spans = sum(payload.spans for payload in payloads)
         self.books.count("dropped", spans, reason)
         self.books.mark("requests dropped", len(payloads))
@@ -254,8 +307,11 @@ def _failure(error: grpc.RpcError) -> _Failure:
     for key, value in call.trailing_metadata() or ():
         if key == DETAILS_KEY:
             delay = read_retry_delay(value)
-    exhausted_for_now = code is grpc.StatusCode.RESOURCE_EXHAUSTED and delay is not None
-    return _Failure(code, str(call.details()), code in _RETRYABLE or exhausted_for_now, delay)
+    detail = str(call.details())
+    exhausted = code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    too_large = exhausted and delay is None and "larger than max" in detail
+    retryable = code in _RETRYABLE or (exhausted and delay is not None)
+    return _Failure(code, detail, retryable, delay, too_large)
 
 
 def _jitter() -> float:

@@ -22,11 +22,13 @@ class Batch:
         table: the decoded spans.
         received: when they came, seconds of the processor's monotonic clock.
         size: wire bytes.
+        receipt: its number in the log.
     """
 
     table: SpanTable
     received: float
     size: int
+    receipt: int = 0
 
 
 class Intake:

@@ -23,6 +23,7 @@ from kat_otel.processor.assembler import AssembledStep, Assembler, LateSpans
 from kat_otel.processor.exporter import Payload
 from kat_otel.processor.incidents import IncidentJournal
 from kat_otel.processor.intake import Batch
+from kat_otel.processor.ledger import Ledger
 from kat_otel.processor.mark import Root, incident_attributes, mark_incidents, with_root
 from kat_otel.processor.measure import Measurements, arrival_lateness
 from kat_otel.processor.reduce import cited_rows, select_spans, summary_spans, with_ancestors
@@ -68,6 +69,7 @@ class Pipeline:
         judge: makes the judge of a new instance.
         sink: takes what leaves; None if nothing is exported.
         books: counts what becomes of the spans.
+        ledger: where the batches are claimed that something still stands on.
         on_report: called with each judged step, in the judging thread.
         now: monotonic seconds at start.
     """
@@ -79,10 +81,12 @@ class Pipeline:
         sink: Sink | None,
         books: Books,
         *,
+        ledger: Ledger | None = None,
         on_report: Callable[[Report, SpanTable], None] | None = None,
         now: float = 0.0,
     ) -> None:
         self._config = config
+        self._ledger = ledger or Ledger(_nothing)
         self._new_judge = judge
         self._sink = sink
         self._books = books
@@ -95,13 +99,17 @@ class Pipeline:
 
     def take(self, batch: Batch) -> None:
         """Takes the spans of one request, judges the steps that they complete."""
-        arrivals = self._assembler.add(batch.table, batch.received)
+        mine = (batch.receipt,)
+        self._ledger.claim(mine)
+        arrivals = self._assembler.add(batch.table, batch.received, batch.receipt)
+        self._ledger.claim(mine * arrivals.waiting)
         self._books.count("dropped", arrivals.repeated, "repeated")
         for table in arrivals.foreign:
-            self._send_spans(table)
+            self._send_spans(table, mine)
         for late in arrivals.late:
-            self._send_late(late)
+            self._send_late(late, mine)
         self.advance(batch.received)
+        self._ledger.release(mine)
 
     def advance(self, now: float) -> None:
         """Judges what is due at ``now``, sends the metrics if they are."""
@@ -136,6 +144,7 @@ class Pipeline:
         whole = bool(active) and self._journal.leaves_whole(active, now)
         self._send_step(step, report, active, whole=whole)
         self._tell(step, report.incidents, now)
+        self._ledger.release(step.receipts)
         span_of_time = int(step.table.end_ns.max() - step.table.start_ns.min())
         duration = sum(found.duration_ns for found in report.steps) or span_of_time
         comparable = report.source.clock.state != "unaligned"
@@ -190,9 +199,9 @@ class Pipeline:
         if report.abstained is not None:
             notes = "; ".join(filter(None, (notes, f"not judged: {report.abstained.reason}")))
         root = Root(step.instance, step.step, summarised, step.missing_ranks, notes, whole)
-        self._send_spans(with_root(marked, bounds, root, active), created=1)
+        self._send_spans(with_root(marked, bounds, root, active), step.receipts, created=1)
 
-    def _send_late(self, late: LateSpans) -> None:
+    def _send_late(self, late: LateSpans, receipts: tuple[int, ...]) -> None:
         self._books.mark("late spans", len(late.table))
         table = late.table
         if not late.forwarded_whole:  # their step left as a summary, so do they
@@ -202,16 +211,22 @@ class Pipeline:
         marks = {
             row: {**table.attributes.get(row, {}), semconv.LATE: True} for row in range(len(table))
         }
-        self._send_spans(replace(table, attributes=marks))
+        self._send_spans(replace(table, attributes=marks), receipts)
 
-    def _send_spans(self, table: SpanTable, created: int = 0) -> None:
+    def _send_spans(self, table: SpanTable, receipts: tuple[int, ...], created: int = 0) -> None:
         """Sends the table; its first ``created`` rows are ours and stand in no book."""
         if self._sink is None:
             self._books.count("dropped", len(table) - created, "no exporter")
             return
-        for request in encode_requests(table):
+        limit = int(self._config.exporter.max_request_mib * 2**20)
+        for request in encode_requests(table, limit=limit):
             acknowledged = int(np.count_nonzero(request.rows >= created))
-            self._sink.offer(Payload("traces", request.data, acknowledged))
+            self._offer(Payload("traces", request.data, acknowledged, receipts))
+
+    def _offer(self, payload: Payload) -> None:
+        if self._sink is not None:
+            self._ledger.claim(payload.receipts)
+            self._sink.offer(payload)
 
     def _tell(self, step: AssembledStep, incidents: list[Incident], now: float) -> None:
         new = {incident.id for incident in incidents if self._journal.is_new(incident)}
@@ -224,12 +239,17 @@ class Pipeline:
             return
         resource = {semconv.SERVICE_NAME: "kat", semconv.INSTANCE_ID: step.instance}
         events = [_log_event(incident) for incident in changed]
-        self._sink.offer(Payload("logs", encode_logs(resource, events)))
+        # The event is owed as long as the step: after a crash both are made again.
+        self._offer(Payload("logs", encode_logs(resource, events), receipts=step.receipts))
 
     def _send_metrics(self) -> None:
         if self._sink is not None:
             data = self._measurements.encode(self._books, time.time_ns())
-            self._sink.offer(Payload("metrics", data))
+            self._offer(Payload("metrics", data))
+
+
+def _nothing(receipts: list[int]) -> None:
+    """Settles batches that no log holds."""
 
 
 def _unjudged(step: AssembledStep, error: Exception) -> Report:

@@ -166,6 +166,7 @@ class Backend(grpc.GenericRpcHandler):
 
     def __init__(self) -> None:
         self.answers: queue.Queue[tuple[grpc.StatusCode, tuple]] = queue.Queue()
+        self.detail = "as told"
         self.rejected = 0
         self.attempts = 0
         self.tables: list[SpanTable] = []
@@ -184,7 +185,7 @@ class Backend(grpc.GenericRpcHandler):
                 if not self.answers.empty():
                     code, metadata = self.answers.get()
                     context.set_trailing_metadata(metadata)
-                    context.abort(code, "as told")
+                    context.abort(code, self.detail)
                 return self.take(details.method, data)
 
         return grpc.unary_unary_rpc_method_handler(export)

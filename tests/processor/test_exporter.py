@@ -11,6 +11,7 @@ import pytest
 from kat_otel.config import ExporterConfig, RetryConfig
 from kat_otel.otlp import encode_traces
 from kat_otel.processor.exporter import Exporter, Payload
+from kat_otel.processor.ledger import Ledger
 from kat_otel.processor.retry_info import DETAILS_KEY, pack_retry_info
 from kat_otel.telemetry import Books
 
@@ -155,3 +156,53 @@ def test_headers_and_gzip_reach_the_backend(backend, books, payload):
     exporter.stop(5)
     assert seen[0]["x-tenant"] == "a"
     assert books.total("forwarded") == 11
+
+
+def test_a_request_that_the_endpoint_finds_too_large_is_parted_until_it_fits(
+    backend, books, payload
+):
+    too_large = (grpc.StatusCode.RESOURCE_EXHAUSTED, ())
+    backend.detail = "grpc: received message larger than max (9 vs. 4)"
+    for _ in range(3):  # the whole, and both halves
+        backend.answers.put(too_large)
+    settled = []
+    ledger = Ledger(settled.extend)
+    ledger.claim((5,))
+    config = ExporterConfig(endpoint=f"127.0.0.1:{backend.port}", retry=QUICK)
+    exporter = Exporter(config, books, ledger=ledger)
+    exporter.start()
+    exporter.offer(Payload("traces", payload.data, payload.spans, (5,)))
+    exporter.stop(5)
+    assert books.total("forwarded") == 11
+    assert books.total("dropped") == 0
+    assert settled == [5]
+
+
+def test_what_the_log_holds_is_left_there_at_the_end_and_not_called_lost(books, payload, free_port):
+    settled = []
+    ledger = Ledger(settled.extend)
+    ledger.claim((5,))
+    config = ExporterConfig(endpoint=f"127.0.0.1:{free_port}", retry=QUICK)
+    exporter = Exporter(config, books, ledger=ledger, durable=True)
+    exporter.start()
+    exporter.offer(Payload("traces", payload.data, payload.spans, (5,)))
+    exporter.stop(0.2)
+    assert books.total("dropped") == 0
+    assert settled == []
+
+
+def test_a_batch_is_settled_when_the_endpoint_has_it_or_refuses_it_for_good(
+    backend, books, payload
+):
+    backend.answers.put((grpc.StatusCode.INVALID_ARGUMENT, ()))
+    settled: queue.Queue[list[int]] = queue.Queue()
+    ledger = Ledger(settled.put)
+    ledger.claim((1, 2))
+    exporter = Exporter(ExporterConfig(endpoint=f"127.0.0.1:{backend.port}"), books, ledger=ledger)
+    exporter.start()
+    exporter.offer(Payload("traces", payload.data, 11, (1,)))
+    assert settled.get(timeout=10) == [1]
+    exporter.offer(Payload("traces", payload.data, 11, (2,)))
+    assert settled.get(timeout=10) == [2]
+    exporter.stop(5)
+    assert (books.total("forwarded"), books.total("dropped")) == (11, 11)
