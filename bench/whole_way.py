@@ -1,0 +1,290 @@
+"""The whole way of `kat process` on one core: receive, log, decode, assemble, judge, forward.
+
+    python bench/whole_way.py [--spans N] [--ranks 2,8,64,512] [--layers 40] [--no-log]
+
+A real `kat process` is pinned to the first core; sender and sink share the others. Steps are
+those of the simulator behind `kat demo`, encoded before the clock runs. Prints, for each number
+of ranks, spans a second (wall and by CPU time), peak memory and what became of every span; then
+the same payload through a loop over protobuf objects, which is how a collector's Python processor
+would begin.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import grpc
+import numpy as np
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from kat_otel.identity import trace_ids
+from kat_otel.lmdia.decode import LLAMA_70B, decode_program, workers
+from kat_otel.lmdia.recording import Group, record
+from kat_otel.otlp import encode_traces
+from kat_otel.processor.replay import stamp
+from kat_otel.spans import SpanTable, concat
+
+EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+RECORDED = 4
+"""Steps that are simulated; the others are the same later, with ids of their own."""
+REQUEST_SPANS = 5_000
+NO_LIMIT = ("grpc.max_receive_message_length", -1)
+NO_SEND_LIMIT = ("grpc.max_send_message_length", -1)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is sent: requests in the order of time, and how many spans they hold."""
+
+    requests: list[bytes]
+    spans: int
+    steps: int
+    spans_a_step: int
+
+
+def make_load(ranks: int, spans: int, layers: int, *, close: bool = True) -> Load:
+    """Returns about ``spans`` spans of an instance of ``ranks`` ranks."""
+    program = decode_program(
+        replace(LLAMA_70B, layers=layers), workers(ranks, instance=f"bench-{ranks}", host="h")
+    )
+    table = stamp(record(Group(program, 1), range(RECORDED)), f"bench-{ranks}", 1, time.time_ns())
+    length = int(table.end_ns.max() - table.start_ns.min()) + 100_000
+    steps = max(RECORDED, round(spans / (len(table) / RECORDED)))
+    parts = [
+        [table.take((table.step == s) & (ranks_of == r)) for r in range(ranks)]
+        for s in range(RECORDED)
+    ]
+    together = max(1, REQUEST_SPANS // max(1, len(parts[0][0])))
+    requests: list[bytes] = []
+    sent = 0
+    for first in range(0, steps, together):
+        numbers = range(first, min(first + together, steps))
+        for rank in range(ranks if close else ranks - 1):
+            batch = concat([_later(parts[n % RECORDED][rank], n, length) for n in numbers])
+            requests += encode_traces(batch)
+            sent += len(batch)
+    return Load(requests, sent, steps, len(table) // RECORDED)
+
+
+def _later(table: SpanTable, step: int, length: int) -> SpanTable:
+    """Returns a recorded step as step number ``step``."""
+    rounds = step // RECORDED
+    high, low = trace_ids(1, np.full(len(table), step))
+    return table.with_columns(
+        step=np.full(len(table), step),
+        start_ns=table.start_ns + rounds * length,
+        trace_hi=high,
+        trace_lo=low,
+    )
+
+
+class Sink(grpc.GenericRpcHandler):
+    """Takes everything at once: what is measured is not the backend."""
+
+    def __init__(self) -> None:
+        self.requests = self.size = 0
+        self.server = grpc.server(
+            ThreadPoolExecutor(2),
+            handlers=[self],
+            options=[("grpc.max_receive_message_length", -1)],
+        )
+        self.port = self.server.add_insecure_port("127.0.0.1:0")
+        self.server.start()
+
+    def service(self, handler_call_details):  # noqa: ARG002
+        def take(data: bytes, context) -> bytes:  # noqa: ARG001
+            self.requests += 1
+            self.size += len(data)
+            return b""
+
+        return grpc.unary_unary_rpc_method_handler(take)
+
+
+class Served:
+    """A `kat process` of its own, pinned to the first core."""
+
+    def __init__(self, folder: Path, sink: int, *, log: bool, more: dict | None = None) -> None:
+        self.port, self.health = _free_port(), _free_port()
+        settings = {
+            "receiver": {"endpoint": f"127.0.0.1:{self.port}"},
+            "exporter": {"endpoint": f"127.0.0.1:{sink}"},
+            "health": {"endpoint": f"127.0.0.1:{self.health}"},
+            "prometheus": {"endpoint": None},
+            "debug": {"endpoint": None},
+            "wal": {"directory": str(folder / "log") if log else None},
+            **(more or {}),
+        }
+        file = folder / "kat.yaml"
+        file.write_text(json.dumps(settings))  # JSON is YAML
+        core = str(min(os.sched_getaffinity(0)))
+        self.process = subprocess.Popen(
+            [
+                "taskset",
+                "-c",
+                core,
+                sys.executable,
+                "-m",
+                "kat_otel",
+                "process",
+                "--config",
+                str(file),
+            ],
+            stderr=(folder / "stderr.txt").open("w"),
+        )
+        for _ in range(600):
+            if self.process.poll() is not None:
+                raise SystemExit((folder / "stderr.txt").read_text())
+            with contextlib.suppress(OSError):
+                self.state()
+                return
+            time.sleep(0.1)
+        raise SystemExit("kat process did not come up")
+
+    def state(self) -> dict:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self.health}/healthz", timeout=10
+        ) as answer:
+            return json.load(answer)
+
+    def cpu(self) -> float:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def peak_mib(self) -> float:
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return int(next(x for x in lines if x.startswith("VmHWM")).split()[1]) / 1024
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(60)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def send(load: Load, port: int, *, in_flight: int = 4) -> int:
+    """Sends all requests, again where told to wait; returns how many answers were refusals."""
+    refused = 0
+    with grpc.insecure_channel(
+        f"127.0.0.1:{port}", [("grpc.max_send_message_length", -1)]
+    ) as channel:
+        export = channel.unary_unary(EXPORT)
+        # A worker's own requests stand in a row; those of different ranks are side by side.
+        waiting: list[tuple[bytes, grpc.Future]] = []
+
+        def settle(data: bytes, call: grpc.Future) -> None:
+            nonlocal refused
+            while True:
+                error = call.exception()
+                if error is None:
+                    return
+                if call.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise error
+                refused += 1
+                time.sleep(0.02)
+                call = export.future(data, timeout=120)
+
+        for data in load.requests:
+            if len(waiting) >= in_flight:
+                settle(*waiting.pop(0))
+            waiting.append((data, export.future(data, timeout=120)))
+        for item in waiting:
+            settle(*item)
+    return refused
+
+
+def wait_for(served: Served, spans: int) -> dict:
+    """Waits until every span that was sent has its fate; returns the last state."""
+    for _ in range(3_000):
+        state = served.state()
+        counts = state["spans"]
+        if counts.get("acknowledged", 0) >= spans and state["pending"] <= 0:
+            return state
+        time.sleep(0.05)
+    raise SystemExit(f"spans without a fate: {state}")
+
+
+def measure(ranks: int, args: argparse.Namespace, sink: Sink) -> float:
+    """Runs one load, prints its line and returns the CPU time of a span in µs."""
+    load = make_load(ranks, args.spans, args.layers)
+    with tempfile.TemporaryDirectory() as folder:
+        served = Served(Path(folder), sink.port, log=args.log)
+        try:
+            begun, cpu, before = time.perf_counter(), served.cpu(), sink.size
+            refused = send(load, served.port)
+            state = wait_for(served, load.spans)
+            took, cpu = time.perf_counter() - begun, served.cpu() - cpu
+            peak = served.peak_mib()
+        finally:
+            served.stop()
+    size = sum(map(len, load.requests))
+    print(
+        f"{ranks:>5} ranks {load.spans_a_step:>9,} spans/step {load.spans / took:>10,.0f} spans/s "
+        f"wall {load.spans / cpu:>10,.0f} by CPU {cpu / load.spans * 1e6:>6.2f} µs/span "
+        f"{peak:>6.0f} MiB  bytes in/out {size / max(1, sink.size - before):>6.0f}x  "
+        f"refused {refused}  {_fates(state)}",
+        flush=True,
+    )
+    return cpu / load.spans * 1e6
+
+
+def _fates(state: dict) -> str:
+    return " ".join(f"{key} {value:,}" for key, value in sorted(state["spans"].items()))
+
+
+def walk(requests: list[bytes]) -> Iterator[tuple[str, int]]:
+    """The protobuf-object loop: what it costs to look at every span and attribute once."""
+    for data in requests:
+        request = ExportTraceServiceRequest.FromString(data)
+        for resource in request.resource_spans:
+            for scope in resource.scope_spans:
+                for span in scope.spans:
+                    values = {pair.key: pair.value for pair in span.attributes}
+                    yield (
+                        span.name,
+                        span.end_time_unix_nano - span.start_time_unix_nano + len(values),
+                    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--spans", type=int, default=1_000_000)
+    parser.add_argument("--ranks", default="2,8,64,512")
+    parser.add_argument("--layers", type=int, default=40)
+    parser.add_argument("--no-log", dest="log", action="store_false")
+    args = parser.parse_args()
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores - {min(cores)} or cores)
+    sink = Sink()
+    os.sched_setaffinity(0, cores)
+    costs = {ranks: measure(ranks, args, sink) for ranks in map(int, args.ranks.split(","))}
+    sample = make_load(8, 50_000, args.layers)
+    begun = time.process_time()
+    for _ in walk(sample.requests):
+        pass
+    loop = (time.process_time() - begun) / sample.spans * 1e6
+    print(f"cost at most {max(costs.values()) / min(costs.values()):.2f}x the least over the ranks")
+    for ranks, cost in costs.items():
+        print(
+            f"{loop / cost:.1f}x a loop over protobuf objects ({loop:.1f} µs a span, and it only reads), {ranks} ranks"
+        )
+
+
+if __name__ == "__main__":
+    main()
