@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from kat_otel.processor.assembler import AssembledStep, Assembler, LateSpans
 from kat_otel.processor.exporter import Payload
 from kat_otel.processor.incidents import IncidentJournal
 from kat_otel.processor.intake import Batch
+from kat_otel.processor.judges import Judges
 from kat_otel.processor.ledger import Ledger
 from kat_otel.processor.mark import Root, incident_attributes, mark_incidents, with_root
 from kat_otel.processor.measure import Measurements, arrival_lateness
@@ -40,17 +41,9 @@ from kat_otel.verdict import (
     Source,
 )
 
-__all__ = ["Judge", "Pipeline", "Sink"]
+__all__ = ["Pipeline", "Sink"]
 
 logger = logging.getLogger(__name__)
-
-
-class Judge(Protocol):
-    """Judges the steps of one instance, in their order; ``kat_otel.ttad.Detector`` is one."""
-
-    def judge(self, table: SpanTable, /) -> Report:
-        """Returns the report of one step; incidents keep their ids from step to step."""
-        ...
 
 
 class Sink(Protocol):
@@ -66,7 +59,7 @@ class Pipeline:
 
     Args:
         config: all settings.
-        judge: makes the judge of a new instance.
+        judges: of the instances.
         sink: takes what leaves; None if nothing is exported.
         books: counts what becomes of the spans.
         ledger: where the batches are claimed that something still stands on.
@@ -77,7 +70,7 @@ class Pipeline:
     def __init__(
         self,
         config: Config,
-        judge: Callable[[], Judge],
+        judges: Judges[Any],
         sink: Sink | None,
         books: Books,
         *,
@@ -87,13 +80,12 @@ class Pipeline:
     ) -> None:
         self._config = config
         self._ledger = ledger or Ledger(_nothing)
-        self._new_judge = judge
+        self._judges = judges
         self._sink = sink
         self._books = books
         self._on_report = on_report
         self._assembler = Assembler(config.assembler)
         self._journal = IncidentJournal(config.logs, config.traces)
-        self._judges: dict[str, Judge] = {}
         self._measurements = Measurements(time.time_ns())
         self._metrics_due = now + config.metrics.interval
 
@@ -116,7 +108,7 @@ class Pipeline:
         for step in self._assembler.ready(now):
             self._handle(step, now)
         for instance in self._assembler.forgotten:
-            self._judges.pop(instance, None)
+            self._judges.retire(instance)
             self._measurements.forget(instance)
         self._assembler.forgotten.clear()
         if self._config.metrics.interval and now >= self._metrics_due:
@@ -132,6 +124,7 @@ class Pipeline:
         """Judges and sends everything that is under assembly, at shutdown."""
         for step in self._assembler.flush():
             self._handle(step, now)
+        self._judges.close()
         if self._config.metrics.interval:
             self._send_metrics()
 
@@ -144,6 +137,8 @@ class Pipeline:
         whole = bool(active) and self._journal.leaves_whole(active, now)
         self._send_step(step, report, active, whole=whole)
         self._tell(step, report.incidents, now)
+        news = any(incident.status != "ongoing" for incident in report.incidents)
+        self._judges.judged(step.instance, now, news=news)
         self._ledger.release(step.receipts)
         span_of_time = int(step.table.end_ns.max() - step.table.start_ns.min())
         duration = sum(found.duration_ns for found in report.steps) or span_of_time
@@ -154,17 +149,14 @@ class Pipeline:
             self._on_report(report, step.table)
 
     def _judge(self, step: AssembledStep) -> Report:
-        judge = self._judges.get(step.instance)
-        if judge is None:
-            judge = self._judges[step.instance] = self._new_judge()
         try:
-            report = judge.judge(step.table)
+            report = self._judges.of(step.instance).judge(step.table)
         except Exception as error:
             # One step that the judge cannot stomach must not stop the fleet's eyes. It leaves
             # unjudged and says so, and the judge, whose state may be half changed, starts anew.
             logger.exception("instance %s, step %d: judging failed", step.instance, step.step)
             self._books.mark("steps failed")
-            del self._judges[step.instance]
+            self._judges.dismiss(step.instance)
             report = _unjudged(step, error)
         if report.instance is None and step.instance:
             report.instance = Instance(id=step.instance)

@@ -16,7 +16,8 @@ from kat_otel.errors import KatError
 from kat_otel.processor.exporter import Exporter, Payload
 from kat_otel.processor.health import HealthServer
 from kat_otel.processor.intake import Intake
-from kat_otel.processor.pipeline import Judge, Pipeline
+from kat_otel.processor.judges import Judge, Judges
+from kat_otel.processor.pipeline import Pipeline
 from kat_otel.processor.receiver import Receiver
 from kat_otel.spans import SpanTable
 from kat_otel.telemetry import Books
@@ -61,7 +62,7 @@ class Processor:
         )
         self._pipeline = Pipeline(
             config,
-            judge or partial(_detector, config.detector),
+            Judges(judge or partial(_detector, config.detector), self.books),
             self._exporter,
             self.books,
             on_report=on_report,

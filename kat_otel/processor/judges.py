@@ -1,0 +1,157 @@
+"""The judges of the instances: made when first needed, with what was learnt before a restart.
+
+What a judge has learnt is written when it matters (an incident opened or resolved) and else every
+few seconds, so that an incident stays one incident over a restart or a move of its instance.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from kat_otel.spans import SpanTable
+from kat_otel.telemetry import Books
+from kat_otel.verdict import Report
+
+__all__ = ["Judge", "Judges", "Memory", "Shelf"]
+
+logger = logging.getLogger(__name__)
+
+
+class Judge(Protocol):
+    """Judges the steps of one instance, in their order; ``kat_otel.ttad.Detector`` is one."""
+
+    def judge(self, table: SpanTable, /) -> Report:
+        """Returns the report of one step; incidents keep their ids from step to step."""
+        ...
+
+
+AnyJudge = TypeVar("AnyJudge", bound=Judge)
+
+
+class Shelf(Protocol):
+    """Where what was learnt is kept, by instance; ``state.StateStore`` is one."""
+
+    def load(self, instance: str, /) -> bytes | None:
+        """Returns what was saved last, None if nothing."""
+        ...
+
+    def save(self, instance: str, data: bytes, /) -> None:
+        """Keeps ``data`` in place of what was kept."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Memory(Generic[AnyJudge]):
+    """How a judge is written down, and made again.
+
+    Attributes:
+        shelf: where it is kept.
+        snapshot: returns what the judge has learnt.
+        restore: makes a judge of it; raises ValueError if it is damaged or of another version.
+        interval: seconds between two writings of an instance without news.
+    """
+
+    shelf: Shelf
+    snapshot: Callable[[AnyJudge], bytes]
+    restore: Callable[[bytes], AnyJudge]
+    interval: float
+
+
+@dataclass(slots=True)
+class _Seat(Generic[AnyJudge]):
+    judge: AnyJudge
+    saved: float = -math.inf
+    changed: bool = False
+
+
+class Judges(Generic[AnyJudge]):
+    """One judge an instance; used by the judging thread only.
+
+    Args:
+        make: makes the judge of an instance that nothing is known of.
+        books: counts what could not be read or written.
+        memory: how they are kept; None forgets them with the process.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], AnyJudge],
+        books: Books,
+        memory: Memory[AnyJudge] | None = None,
+    ) -> None:
+        self._make = make
+        self._books = books
+        self._memory = memory
+        self._seats: dict[str, _Seat[AnyJudge]] = {}
+
+    def of(self, instance: str) -> AnyJudge:
+        """Returns the judge of an instance."""
+        seat = self._seats.get(instance)
+        if seat is None:
+            seat = self._seats[instance] = _Seat(self._remembered(instance) or self._make())
+        return seat.judge
+
+    def __iter__(self) -> Iterator[AnyJudge]:
+        """Iterates over all judges."""
+        return (seat.judge for seat in self._seats.values())
+
+    def dismiss(self, instance: str) -> None:
+        """Forgets a judge whose state may be half changed; the next one starts anew."""
+        self._seats.pop(instance, None)
+
+    def judged(self, instance: str, now: float, *, news: bool) -> None:
+        """Notes that a step was judged; writes the judge down if it is time to.
+
+        Args:
+            instance: whose step it was.
+            now: monotonic seconds.
+            news: an incident opened or was resolved, which must not be lost.
+        """
+        seat = self._seats.get(instance)
+        if seat is None or self._memory is None:
+            return
+        seat.changed = True
+        if news or now - seat.saved >= self._memory.interval:
+            self._save(instance, seat, now)
+
+    def retire(self, instance: str) -> None:
+        """Writes a judge down and lets it go: its instance has not been seen for long."""
+        seat = self._seats.pop(instance, None)
+        if seat is not None:
+            self._save(instance, seat, math.inf)
+
+    def close(self) -> None:
+        """Writes all judges down, at shutdown."""
+        for instance, seat in self._seats.items():
+            self._save(instance, seat, math.inf)
+
+    def _remembered(self, instance: str) -> AnyJudge | None:
+        if self._memory is None:
+            return None
+        data = self._memory.shelf.load(instance)
+        if data is None:
+            return None
+        try:
+            judge = self._memory.restore(data)
+        except ValueError as error:
+            self._books.mark("states unreadable")
+            logger.warning("instance %s: its history starts anew (%s)", instance or "?", error)
+            return None
+        self._books.mark("states restored")
+        logger.info("instance %s: history and incidents go on from %d bytes", instance, len(data))
+        return judge
+
+    def _save(self, instance: str, seat: _Seat[AnyJudge], now: float) -> None:
+        if self._memory is None or not seat.changed:
+            return
+        seat.saved, seat.changed = now, False
+        try:
+            self._memory.shelf.save(instance, self._memory.snapshot(seat.judge))
+        except OSError as error:
+            # Judging goes on: what is lost is the memory of a restart that may never come.
+            self._books.mark("states not written")
+            logger.warning("instance %s: history could not be written (%s)", instance, error)
