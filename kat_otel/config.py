@@ -293,6 +293,9 @@ class TracesConfig(_Section):
 
     healthy: Literal["summary", "all"] = "summary"
     """Steps without an incident: the root and one span a rank, or all spans."""
+    healthy_interval: Duration = 1.0
+    """One step without an incident in this long leaves as a summary, the others are in the metrics
+    only; per instance. 0: every step leaves."""
     max_spans_per_trace: int = Field(default=2_000, ge=1)
     """Spans of an exported trace; cited spans and their ancestors are kept even beyond it."""
     whole_steps_per_incident: int = Field(default=10, ge=1)

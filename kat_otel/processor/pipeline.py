@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -42,6 +42,8 @@ from kat_otel.verdict import (
 )
 
 __all__ = ["Pipeline", "Sink"]
+
+_FAILED: Final = "internal error"
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +90,7 @@ class Pipeline:
         self._journal = IncidentJournal(config.logs, config.traces)
         self._measurements = Measurements(time.time_ns())
         self._metrics_due = now + config.metrics.interval
+        self._next_shown: dict[str, float] = {}
 
     def take(self, batch: Batch) -> None:
         """Takes the spans of one request, judges the steps that they complete."""
@@ -109,6 +112,7 @@ class Pipeline:
             self._handle(step, now)
         for instance in self._assembler.forgotten:
             self._judges.retire(instance)
+            self._next_shown.pop(instance, None)
             self._measurements.forget(instance)
         self._assembler.forgotten.clear()
         if self._config.metrics.interval and now >= self._metrics_due:
@@ -133,9 +137,13 @@ class Pipeline:
         # Workers may call a collective a kernel: what its name tells is used from here on.
         step = replace(step, table=classify(step.table)[0])
         report = self._judge(step)
+        failed = report.abstained is not None and report.abstained.reason == _FAILED
         active = [incident for incident in report.incidents if incident.status != "resolved"]
         whole = bool(active) and self._journal.leaves_whole(active, now)
-        self._send_step(step, report, active, whole=whole)
+        if active or failed or self._shown(step, now):
+            self._send_step(step, report, active, whole=whole)
+        else:  # all of it is in the metrics
+            self._books.count("summarised", len(step.table))
         self._tell(step, report.incidents, now)
         news = any(incident.status != "ongoing" for incident in report.incidents)
         self._judges.judged(step.instance, now, news=news)
@@ -163,6 +171,16 @@ class Pipeline:
         if note := _completeness(step):
             report.coverage.notes.append(note)
         return report
+
+    def _shown(self, step: AssembledStep, now: float) -> bool:
+        """Returns whether a step without an incident leaves as a trace all the same."""
+        traces = self._config.traces
+        if traces.healthy == "all" or step.ending != "complete":
+            return True
+        if now < self._next_shown.get(step.instance, now):
+            return False
+        self._next_shown[step.instance] = now + traces.healthy_interval
+        return True
 
     def _send_step(
         self, step: AssembledStep, report: Report, active: list[Incident], *, whole: bool
@@ -265,7 +283,7 @@ def _unjudged(step: AssembledStep, error: Exception) -> Report:
         ),
         steps=[],
         incidents=[],
-        abstained=Abstention(reason="internal error", detail=f"{type(error).__name__}: {error}"),
+        abstained=Abstention(reason=_FAILED, detail=f"{type(error).__name__}: {error}"),
     )
 
 
