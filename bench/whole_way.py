@@ -1,6 +1,7 @@
 """The whole way of `kat process` on one core: receive, log, decode, assemble, judge, forward.
 
     python bench/whole_way.py [--spans N] [--ranks 2,8,64,512] [--layers 40] [--no-log]
+    python bench/whole_way.py --pending 5000000
 
 A real `kat process` is pinned to the first core; sender and sink share the others. Steps are
 those of the simulator behind `kat demo`, encoded before the clock runs. Prints, for each number
@@ -53,9 +54,10 @@ class Load:
     spans: int
     steps: int
     spans_a_step: int
+    batches: int
 
 
-def make_load(ranks: int, spans: int, layers: int, *, close: bool = True) -> Load:
+def make_load(ranks: int, spans: int, layers: int) -> Load:
     """Returns about ``spans`` spans of an instance of ``ranks`` ranks."""
     program = decode_program(
         replace(LLAMA_70B, layers=layers), workers(ranks, instance=f"bench-{ranks}", host="h")
@@ -70,11 +72,11 @@ def make_load(ranks: int, spans: int, layers: int, *, close: bool = True) -> Loa
     sent = 0
     for first in range(0, steps, together):
         numbers = range(first, min(first + together, steps))
-        for rank in range(ranks if close else ranks - 1):
+        for rank in range(ranks):
             batch = concat([_later(parts[n % RECORDED][rank], n, length) for n in numbers])
             requests += encode_traces(batch)
             sent += len(batch)
-    return Load(requests, sent, steps, len(table) // RECORDED)
+    return Load(requests, sent, steps, len(table) // RECORDED, -(-steps // together))
 
 
 def _later(table: SpanTable, step: int, length: int) -> SpanTable:
@@ -157,6 +159,14 @@ class Served:
         ) as answer:
             return json.load(answer)
 
+    def settled(self) -> int:
+        """Returns the spans pending once their number and the process's CPU time stand still."""
+        last = (-1, -1.0)
+        while (now := (self.state()["pending"], round(self.cpu(), 1))) != last:
+            last = now
+            time.sleep(0.5)
+        return now[0]
+
     def cpu(self) -> float:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -207,12 +217,12 @@ def send(load: Load, port: int, *, in_flight: int = 4) -> int:
     return refused
 
 
-def wait_for(served: Served, spans: int) -> dict:
-    """Waits until every span that was sent has its fate; returns the last state."""
+def wait_for(served: Served, spans: int, pending: int = 0) -> dict:
+    """Waits until all spans that were sent, but ``pending``, have their fate; the last state."""
     for _ in range(3_000):
         state = served.state()
         counts = state["spans"]
-        if counts.get("acknowledged", 0) >= spans and state["pending"] <= 0:
+        if counts.get("acknowledged", 0) >= spans and state["pending"] <= pending:
             return state
         time.sleep(0.05)
     raise SystemExit(f"spans without a fate: {state}")
@@ -242,6 +252,33 @@ def measure(ranks: int, args: argparse.Namespace, sink: Sink) -> float:
     return cpu / load.spans * 1e6
 
 
+def measure_pending(spans: int, args: argparse.Namespace, sink: Sink) -> None:
+    """Sends what all ranks but one have to say, in parts, and then the last rank's."""
+    ranks, parts = 8, 5
+    load = make_load(ranks, spans * ranks // (ranks - 1), args.layers)
+    of_rank = len(load.requests) // load.batches
+    first = [r for i, r in enumerate(load.requests) if i % of_rank != of_rank - 1]
+    last = [r for i, r in enumerate(load.requests) if i % of_rank == of_rank - 1]
+    more = {"assembler": {"decision_wait": "10m", "max_pending_spans": 2 * spans}}
+    with tempfile.TemporaryDirectory() as folder:
+        served = Served(Path(folder), sink.port, log=args.log, more=more)
+        try:
+            for part in np.array_split(np.arange(len(first)), parts):
+                cpu, before = served.cpu(), served.state()["pending"]
+                send(replace(load, requests=[first[i] for i in part]), served.port)
+                pending = served.settled()
+                cost = (served.cpu() - cpu) / max(1, pending - before) * 1e6
+                print(f"pending {pending:>10,} {cost:>6.2f} µs/span {served.peak_mib():>6.0f} MiB")
+            cpu = served.cpu()
+            send(replace(load, requests=last), served.port)
+            state = wait_for(served, load.spans)
+            cost = (served.cpu() - cpu) / load.spans * 1e6
+            print(f"judged  {load.spans:>10,} {cost:>6.2f} µs/span {served.peak_mib():>6.0f} MiB")
+            print(_fates(state))
+        finally:
+            served.stop()
+
+
 def _fates(state: dict) -> str:
     return " ".join(f"{key} {value:,}" for key, value in sorted(state["spans"].items()))
 
@@ -265,12 +302,16 @@ def main() -> None:
     parser.add_argument("--spans", type=int, default=1_000_000)
     parser.add_argument("--ranks", default="2,8,64,512")
     parser.add_argument("--layers", type=int, default=40)
+    parser.add_argument("--pending", type=int, default=0, help="spans under assembly at once")
     parser.add_argument("--no-log", dest="log", action="store_false")
     args = parser.parse_args()
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores - {min(cores)} or cores)
     sink = Sink()
     os.sched_setaffinity(0, cores)
+    if args.pending:
+        measure_pending(args.pending, args, sink)
+        return
     costs = {ranks: measure(ranks, args, sink) for ranks in map(int, args.ranks.split(","))}
     sample = make_load(8, 50_000, args.layers)
     begun = time.process_time()
