@@ -10,6 +10,8 @@ __all__ = [
     "ConfigError",
     "DecodeError",
     "KatError",
+    "LogFailedError",
+    "LogFullError",
     "MissingDependencyError",
     "TraceFileError",
 ]
@@ -44,6 +46,14 @@ class DecodeError(KatError):
 
 class ConfigError(KatError):
     """A configuration file or option is wrong; the message names the key and its line."""
+
+
+class LogFullError(KatError):
+    """The write-ahead log has no room, by its bound or the disk's; what is sent again may fit."""
+
+
+class LogFailedError(KatError):
+    """The write-ahead log could not be written; what it did not take must be sent again."""
 
 
 class MissingDependencyError(KatError):
