@@ -1,0 +1,231 @@
+"""``GET /metrics``: the processor's own figures, read from its telemetry at each scrape.
+
+Labels hold outcomes, reasons, kinds and components: closed lists of this package. Neither a
+kernel's name nor an instance is ever one. ``docs/metrics.md`` describes every metric; a test
+holds it to :data:`METRICS`.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from itertools import accumulate
+from typing import Final, Literal, get_args
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from kat_otel.processor.recent import Recent
+from kat_otel.telemetry import LATENCY_BOUNDS, Distribution, Latency, Level, Outcome, Telemetry
+
+__all__ = ["METRICS", "MetricInfo", "metrics_app", "registry_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricInfo:
+    """One metric as Prometheus sees it."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    help: str
+
+
+_LEVELS: Final[dict[Level, tuple[str, str]]] = {
+    "intake_bytes": ("intake_bytes", "Requests taken that the judging thread has not seen yet."),
+    "assembling_steps": ("assembling_steps", "Steps that wait for more of their spans."),
+    "assembling_spans": ("assembling_spans", "Spans of steps that wait for more."),
+    "assembling_bytes": ("assembling_bytes", "Memory of steps that wait for more."),
+    "instances": ("instances", "Instances with a history."),
+    "log_bytes": ("log_bytes", "Size of the write-ahead log."),
+    "log_records": ("log_records", "Requests in the write-ahead log whose spans are pending."),
+    "export_queue_bytes": ("export_queue_bytes", "Requests that wait for the endpoint."),
+    "export_last_success_age": (
+        "export_last_success_age_seconds",
+        "Time since the endpoint last acknowledged a request.",
+    ),
+}
+
+_PREFIX: Final = "kat_processor_"
+_DECODED_SPANS: Final = "decoded spans"
+_DECODED_BYTES: Final = "decoded bytes"
+_STEPS: Final = "steps "
+
+METRICS: Final = (
+    MetricInfo(
+        "kat_processor_spans_total", "counter", ("outcome", "reason"), "What became of spans."
+    ),
+    MetricInfo(
+        "kat_processor_pending_spans",
+        "gauge",
+        (),
+        "Spans taken whose fate is open: acknowledged + recovered - forwarded - summarised - "
+        "dropped.",
+    ),
+    MetricInfo("kat_processor_decoded_spans_total", "counter", (), "Spans read from requests."),
+    MetricInfo(
+        "kat_processor_decoded_bytes_total", "counter", (), "Bytes of requests that were read."
+    ),
+    MetricInfo(
+        "kat_processor_steps_total", "counter", ("ending",), "Steps judged, by why they were."
+    ),
+    MetricInfo(
+        "kat_processor_events_total",
+        "counter",
+        ("event",),
+        "What is no fate of a span: requests refused, retries, late spans.",
+    ),
+    MetricInfo(
+        "kat_processor_incidents_total", "counter", ("kind", "component"), "Incidents opened."
+    ),
+    MetricInfo(
+        "kat_processor_pages_total",
+        "counter",
+        ("kind", "component"),
+        "Incidents that became a page.",
+    ),
+    MetricInfo(
+        "kat_processor_active_incidents", "gauge", ("page",), "Incidents that are not resolved."
+    ),
+    MetricInfo(
+        "kat_processor_work_duration_seconds",
+        "histogram",
+        ("work",),
+        "Duration of the processor's own work.",
+    ),
+    MetricInfo(
+        "kat_processor_verdict_latency_seconds",
+        "histogram",
+        (),
+        "From the arrival of a step's last span to its verdict.",
+    ),
+    *(MetricInfo(_PREFIX + name, "gauge", (), text) for name, text in _LEVELS.values()),
+    MetricInfo(
+        "kat_processor_build_info", "gauge", ("version", "python"), "1; what runs, in its labels."
+    ),
+)
+"""Every metric of our own, in the order of the output."""
+
+_INFO: Final = {metric.name: metric for metric in METRICS}
+
+
+def registry_of(telemetry: Telemetry, recent: Recent) -> CollectorRegistry:
+    """Returns a registry with the processor's metrics and those of its operating system process."""
+    registry = CollectorRegistry()
+    registry.register(_Figures(telemetry, recent))
+    ProcessCollector(registry=registry)
+    return registry
+
+
+def metrics_app(registry: CollectorRegistry) -> Starlette:
+    """Returns the web application that answers scrapes, in the form that the scraper asks for."""
+
+    def metrics(request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(registry), headers={"Content-Type": content_type})
+
+    return Starlette(routes=[Route("/metrics", metrics), Route("/", metrics)])
+
+
+class _Figures(Collector):
+    def __init__(self, telemetry: Telemetry, recent: Recent) -> None:
+        self._telemetry = telemetry
+        self._recent = recent
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields all metrics; a scrape never waits for the judging thread."""
+        yield from self._spans()
+        yield from self._marks()
+        yield from self._incidents()
+        yield from self._durations()
+        for level, value in self._telemetry.gauges.read().items():
+            yield _gauge(_PREFIX + _LEVELS[level][0], {(): value})
+        yield _gauge("kat_processor_build_info", {(_version(), platform.python_version()): 1.0})
+
+    def _spans(self) -> Iterator[Metric]:
+        books = self._telemetry.books
+        # Every outcome is there from the start: a counter born at 5 hides its first increase.
+        counts: dict[tuple[str, str], float] = {(name, ""): 0 for name in get_args(Outcome)}
+        counts |= {(outcome, reason): n for (outcome, reason), n in books.counts().items()}
+        yield _counter("kat_processor_spans_total", counts)
+        yield _gauge("kat_processor_pending_spans", {(): books.balance().pending})
+
+    def _marks(self) -> Iterator[Metric]:
+        marks = self._telemetry.books.marks()
+        yield _counter("kat_processor_decoded_spans_total", {(): marks.pop(_DECODED_SPANS, 0)})
+        yield _counter("kat_processor_decoded_bytes_total", {(): marks.pop(_DECODED_BYTES, 0)})
+        endings = [name for name in marks if name.startswith(_STEPS)]
+        steps = {(name.removeprefix(_STEPS),): marks.pop(name) for name in endings}
+        yield _counter("kat_processor_steps_total", steps)
+        yield _counter(
+            "kat_processor_events_total", {(name,): number for name, number in marks.items()}
+        )
+
+    def _incidents(self) -> Iterator[Metric]:
+        yield _counter("kat_processor_incidents_total", self._recent.opened())
+        yield _counter("kat_processor_pages_total", self._recent.pages())
+        live = [incident.page for incident in self._recent.incidents()]
+        active = {(str(page).lower(),): live.count(page) for page in (False, True)}
+        yield _gauge("kat_processor_active_incidents", active)
+
+    def _durations(self) -> Iterator[Metric]:
+        found = self._telemetry.latencies.read()
+        verdict = found.pop("verdict", None)
+        work: dict[tuple[str, ...], Distribution] = {
+            (name,): found[name] for name in get_args(Latency) if name in found
+        }
+        yield _histogram("kat_processor_work_duration_seconds", work)
+        waits: dict[tuple[str, ...], Distribution] = {} if verdict is None else {(): verdict}
+        yield _histogram("kat_processor_verdict_latency_seconds", waits)
+
+
+_Points = Mapping[tuple[str, ...], float] | Mapping[tuple[str, str], float]
+
+
+def _counter(name: str, points: _Points) -> Metric:
+    return _filled(CounterMetricFamily, name, points)
+
+
+def _gauge(name: str, points: _Points) -> Metric:
+    return _filled(GaugeMetricFamily, name, points)
+
+
+def _filled(
+    family: Callable[..., CounterMetricFamily | GaugeMetricFamily], name: str, points: _Points
+) -> Metric:
+    info = _INFO[name]
+    metric = family(name, info.help, labels=info.labels)
+    for labels, value in sorted(points.items()):
+        metric.add_metric(labels, value)
+    return metric
+
+
+def _histogram(name: str, points: Mapping[tuple[str, ...], Distribution]) -> Metric:
+    info = _INFO[name]
+    metric = HistogramMetricFamily(name, info.help, labels=info.labels)
+    bounds = [*(f"{bound:g}" for bound in LATENCY_BOUNDS), "+Inf"]
+    for labels, found in points.items():
+        cumulative: Iterable[int] = accumulate(found.counts)
+        buckets = [(b, float(count)) for b, count in zip(bounds, cumulative, strict=True)]
+        metric.add_metric(labels, buckets, found.total)
+    return metric
+
+
+def _version() -> str:
+    try:
+        return version("kat-otel")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "unknown"

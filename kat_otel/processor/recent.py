@@ -1,0 +1,188 @@
+"""The last steps and the live incidents, kept for people and for Prometheus."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from kat_otel.processor.assembler import AssembledStep
+from kat_otel.processor.sentence import summary_of
+from kat_otel.verdict import Incident, Report
+
+__all__ = ["LiveIncident", "Recent", "SeenStep", "Tone"]
+
+Tone = Literal["healthy", "incident", "unjudged"]
+
+_MOST_INCIDENTS: Final = 1_000
+_MISSING_SHOWN: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class SeenStep:
+    """One judged step, as the debug page shows it.
+
+    Attributes:
+        instance: ``kat.instance.id``, ``""`` if the workers name none.
+        step: its number.
+        trace_id: 32 hex digits, to look it up in the backend.
+        ranks: how many sent spans.
+        missing_ranks: the first 16 that did not close it.
+        spans: how many arrived before it was judged.
+        duration_ns: from its first to its last moment.
+        why: why it was judged then: complete, waited, limit, shutdown.
+        verdict: one sentence.
+        tone: what kind of sentence that is.
+        latency_s: from the arrival of its last span to the verdict; None if not known.
+        judged_ns: when, Unix ns.
+    """
+
+    instance: str
+    step: int
+    trace_id: str
+    ranks: int
+    missing_ranks: tuple[int, ...]
+    spans: int
+    duration_ns: int
+    why: str
+    verdict: str
+    tone: Tone
+    latency_s: float | None
+    judged_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class LiveIncident:
+    """An incident that is not resolved."""
+
+    instance: str
+    id: str
+    sentence: str
+    kind: str
+    component: str
+    page: bool
+    occurrences: int
+    impact_ns: int
+    first_seen_ns: int
+    last_seen_ns: int
+
+
+class Recent:
+    """Written by the judging thread, read by ports; bounded in steps and incidents.
+
+    Args:
+        steps: how many of the last steps are kept.
+        clock: Unix ns.
+    """
+
+    def __init__(self, steps: int, clock: Callable[[], int] = time.time_ns) -> None:
+        self._lock = threading.Lock()
+        self._clock = clock
+        self._steps: deque[SeenStep] = deque(maxlen=steps)
+        self._incidents: OrderedDict[tuple[str, str], LiveIncident] = OrderedDict()
+        self._opened: Counter[tuple[str, str]] = Counter()
+        self._pages: Counter[tuple[str, str]] = Counter()
+
+    def judged(self, step: AssembledStep, report: Report, latency_s: float | None = None) -> None:
+        """Takes a step that was just judged."""
+        seen = _seen(step, report, latency_s, self._clock())
+        with self._lock:
+            self._steps.append(seen)
+            for incident in report.incidents:
+                self._update(step.instance, incident)
+
+    def forget(self, instance: str) -> None:
+        """Drops the live incidents of an instance that is gone."""
+        with self._lock:
+            for key in [key for key in self._incidents if key[0] == instance]:
+                del self._incidents[key]
+
+    def steps(self) -> list[SeenStep]:
+        """Returns the last steps, the newest first."""
+        with self._lock:
+            return list(reversed(self._steps))
+
+    def incidents(self) -> list[LiveIncident]:
+        """Returns the live incidents, pages first, then by what they cost."""
+        with self._lock:
+            found = list(self._incidents.values())
+        return sorted(found, key=lambda i: (not i.page, -i.impact_ns))
+
+    def opened(self) -> dict[tuple[str, str], int]:
+        """Returns how many incidents opened since start, by kind and component."""
+        with self._lock:
+            return dict(self._opened)
+
+    def pages(self) -> dict[tuple[str, str], int]:
+        """Returns how many incidents became a page since start, by kind and component."""
+        with self._lock:
+            return dict(self._pages)
+
+    def _update(self, instance: str, incident: Incident) -> None:
+        key = (instance, incident.id)
+        known = self._incidents.pop(key, None)
+        what = (incident.kind, incident.component)
+        # One that goes on from before a restart was counted there.
+        mine = known is not None or incident.status == "open"
+        if known is None and mine:
+            self._opened[what] += 1
+        if incident.page and mine and not (known is not None and known.page):
+            self._pages[what] += 1
+        if incident.status == "resolved":
+            return
+        self._incidents[key] = _live(instance, incident)
+        if len(self._incidents) > _MOST_INCIDENTS:
+            self._incidents.popitem(last=False)
+
+
+def _live(instance: str, incident: Incident) -> LiveIncident:
+    return LiveIncident(
+        instance=instance,
+        id=incident.id,
+        sentence=summary_of(incident),
+        kind=incident.kind,
+        component=incident.component,
+        page=incident.page,
+        occurrences=incident.occurrences,
+        impact_ns=incident.impact_ns,
+        first_seen_ns=incident.first_seen,
+        last_seen_ns=incident.last_seen,
+    )
+
+
+def _seen(step: AssembledStep, report: Report, latency_s: float | None, now_ns: int) -> SeenStep:
+    table = step.table
+    span_of_time = int(table.end_ns.max() - table.start_ns.min()) if len(table) else 0
+    duration_ns = sum(found.duration_ns for found in report.steps) or span_of_time
+    trace_id = f"{int(table.trace_hi[0]):016x}{int(table.trace_lo[0]):016x}" if len(table) else ""
+    verdict, tone = _verdict(report)
+    return SeenStep(
+        instance=step.instance,
+        step=step.step,
+        trace_id=trace_id,
+        ranks=len(report.source.ranks),
+        missing_ranks=step.missing_ranks[:_MISSING_SHOWN],
+        spans=len(table),
+        duration_ns=duration_ns,
+        why=step.ending,
+        verdict=verdict,
+        tone=tone,
+        latency_s=latency_s,
+        judged_ns=now_ns,
+    )
+
+
+def _verdict(report: Report) -> tuple[str, Tone]:
+    active = [incident for incident in report.incidents if incident.status != "resolved"]
+    if active:
+        worst = max(active, key=lambda incident: incident.impact_ns)
+        more = f" (and {len(active) - 1} more)" if len(active) > 1 else ""
+        return summary_of(worst) + more, "incident"
+    if report.abstained is not None:
+        return f"not judged: {report.abstained.reason}", "unjudged"
+    if report.incidents:
+        return summary_of(report.incidents[0]), "healthy"  # what this step resolved
+    return "healthy", "healthy"
