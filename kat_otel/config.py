@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     BaseModel,
@@ -16,11 +16,13 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
 __all__ = [
+    "DURATION_SCHEMA",
     "AssemblerConfig",
     "AuthConfig",
     "CollectiveConfig",
@@ -60,7 +62,20 @@ def _seconds(value: Any) -> Any:
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
-Duration = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=86_400)]
+DURATION_SCHEMA: Final[dict[str, Any]] = {
+    "anyOf": [
+        {"type": "string", "pattern": f"^{_DURATION.pattern}$"},
+        {"type": "number", "minimum": 0, "maximum": 86_400},
+    ]
+}
+"""How an editor checks a duration."""
+
+Duration = Annotated[
+    float,
+    BeforeValidator(_seconds),
+    Field(ge=0, le=86_400),
+    WithJsonSchema(DURATION_SCHEMA),
+]
 """Seconds; written as the collector writes them: ``500ms``, ``5s``, ``1m30s``."""
 
 Endpoint = Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^\s:/]+):\d{1,5}$")]
@@ -87,7 +102,12 @@ def _no_plain_text(key: str, endpoint: str | None, *, secured: bool, insecure: b
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # what is wrong may be a secret, and errors get printed
+    )
 
 
 class TlsConfig(_Section):
@@ -360,28 +380,46 @@ class TelemetryConfig(_Section):
     endpoint."""
 
 
-class HealthConfig(_Section):
+class HealthConfig(_PortConfig):
     """HTTP health check for supervisors."""
 
     endpoint: Endpoint | None = None
-    """Answers GET /healthz with 200 or 503 and the counters, 127.0.0.1:13133 by convention; null
-    listens nowhere."""
+    """Answers GET /healthz and /readyz with 200 or 503 and the counters, 127.0.0.1:13133 by
+    convention; null listens nowhere."""
+
+    @model_validator(mode="after")
+    def _secured(self) -> HealthConfig:
+        secured = self.tls is not None
+        _no_plain_text("health", self.endpoint, secured=secured, insecure=self.insecure)
+        return self
 
 
-class PrometheusConfig(_Section):
+class PrometheusConfig(_PortConfig):
     """The processor's own metrics, for Prometheus to scrape."""
 
     endpoint: Endpoint | None = None
     """Answers GET /metrics, 127.0.0.1:8888 by convention; null listens nowhere."""
 
+    @model_validator(mode="after")
+    def _secured(self) -> PrometheusConfig:
+        secured = self.tls is not None
+        _no_plain_text("prometheus", self.endpoint, secured=secured, insecure=self.insecure)
+        return self
 
-class DebugConfig(_Section):
+
+class DebugConfig(_PortConfig):
     """A page with the last steps and verdicts, for people."""
 
     endpoint: Endpoint | None = None
     """Answers GET /debug/steps, 127.0.0.1:55679 by convention; null listens nowhere."""
     steps: int = Field(default=100, ge=1, le=10_000)
     """Steps shown."""
+
+    @model_validator(mode="after")
+    def _secured(self) -> DebugConfig:
+        secured = self.tls is not None
+        _no_plain_text("debug", self.endpoint, secured=secured, insecure=self.insecure)
+        return self
 
 
 class Config(_Section):
