@@ -7,14 +7,19 @@ as sequences, to the commonest. What stays unmatched is counted, never guessed.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kat_otel.kernels import family
-from kat_otel.spans import SpanTable
+from kat_otel.spans import SpanTable, StringTable
+from kat_otel.ttad.lanes import Lanes, alike, lanes
+from kat_otel.ttad.per_string import PerString, text_hash
 
 __all__ = ["Alignment", "align", "place"]
 
@@ -64,9 +69,14 @@ class Alignment:
 
     def signature(self) -> tuple[bytes, bytes]:
         """Returns what two steps share when their nodes mean the same work of the same size."""
-        hashes = np.array([hash(name) for name in self.families], dtype=np.int64)
+        hashes = np.array([_family_hash(name) for name in self.families], dtype=np.int64)
         names = hashes[self.family] if len(self.family) else hashes[:0]
         return self.stream.tobytes(), (names ^ self.shape).tobytes()
+
+
+@lru_cache(maxsize=65536)
+def _family_hash(name: str) -> int:
+    return text_hash(name)  # not hash(): history outlives the process
 
 
 def align(table: SpanTable, meaning: NDArray[np.uint8]) -> Alignment:
@@ -76,27 +86,47 @@ def align(table: SpanTable, meaning: NDArray[np.uint8]) -> Alignment:
         table: spans of one step of one instance, any number of ranks.
         meaning: collective semantics of every span, uint8 ``(n,)``, from ``kernels.classify``.
     """
-    gpu = np.flatnonzero(table.on_gpu)
-    family_of, families = _families(table, gpu)
-    rank_of = table.rank[gpu]
-    ranks = np.unique(rank_of).astype(np.int32)
-    order = np.lexsort((table.start_ns[gpu], table.stream[gpu], rank_of))
-    rows, tokens = gpu[order].astype(np.int64), family_of[order]
-    streams, owners = table.stream[gpu][order], rank_of[order]
+    found = lanes(table)
+    name = table.name[found.rows]
+    family_of, families = _families(table.strings, name)
+    tokens = family_of[name]
+    ranks = len(found.ranks)
+    if ranks and alike(tokens, found.begin, found.stream, found.first):
+        nodes = len(found.rows) // ranks
+        rows = np.ascontiguousarray(found.rows.reshape(ranks, nodes).T)
+        own = np.diff(found.begin[: int(found.first[1]) + 1])
+        stream = np.repeat(np.arange(len(own), dtype=np.int32), own)
+        node_family, matched = tokens[:nodes], nodes * ranks
+    else:
+        rows, stream, node_family = _align_lanes(found, tokens)
+        count = (rows >= 0).sum(axis=1)
+        matched = int(count[count > 1].sum()) if ranks > 1 else int(count.sum())
+    some = _some_row(rows)
+    return Alignment(
+        ranks=found.ranks,
+        rows=rows,
+        stream=stream,
+        family=node_family,
+        semantics=meaning[some],
+        families=families,
+        shape=_launch_shapes(table, some),
+        peers=_peers(table, found.ranks, rows, whole=matched == rows.size),
+        matched=matched,
+        total=len(found.rows),
+    )
 
-    lanes: list[dict[int, tuple[NDArray[np.int64], NDArray[np.int32]]]] = []
-    for rank in ranks:
-        mine = slice(*np.searchsorted(owners, [rank, rank + 1]))
-        cuts = np.flatnonzero(np.diff(streams[mine], prepend=streams[mine][:1] - 1))
-        ends = np.append(cuts[1:], mine.stop - mine.start)
-        lanes.append(
-            {
-                int(streams[mine][a]): (rows[mine][a:b], tokens[mine][a:b])
-                for a, b in zip(cuts.tolist(), ends.tolist(), strict=True)
-            }
-        )
-    reference = _commonest(lanes)
-    columns = [_match_streams(lanes[reference], lane) for lane in lanes]
+
+def _align_lanes(
+    found: Lanes, tokens: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+    """Rows ``(N, R)``, stream and family of the nodes where ranks run different sequences."""
+    each: list[dict[int, tuple[NDArray[np.int64], NDArray[np.int32]]]] = []
+    begin: list[int] = found.begin.tolist()
+    for low, high in pairwise(found.first.tolist()):
+        cuts = zip(found.stream[low:high].tolist(), pairwise(begin[low : high + 1]), strict=True)
+        each.append({stream: (found.rows[a:b], tokens[a:b]) for stream, (a, b) in cuts})
+    reference = _commonest(each)
+    columns = [_match_streams(each[reference], lane) for lane in each]
     node_rows: list[NDArray[np.int64]] = []
     node_family: list[NDArray[np.int32]] = []
     node_stream: list[NDArray[np.int32]] = []
@@ -106,42 +136,55 @@ def align(table: SpanTable, meaning: NDArray[np.uint8]) -> Alignment:
         node_rows.append(merged_rows)
         node_family.append(merged_family)
         node_stream.append(np.full(len(merged_family), stream_class, np.int32))
-    all_rows = np.concatenate([np.empty((0, len(ranks)), np.int64), *node_rows])
-    all_family = np.concatenate([np.empty(0, np.int32), *node_family])
-    count = (all_rows >= 0).sum(axis=1)
-    matched = int(count[count > 1].sum()) if len(ranks) > 1 else int(count.sum())
-    some = all_rows.max(axis=1, initial=_MISSING)
-    return Alignment(
-        ranks=ranks,
-        rows=all_rows,
-        stream=np.concatenate([np.empty(0, np.int32), *node_stream]),
-        family=all_family,
-        semantics=meaning[some] if len(some) else np.empty(0, np.uint8),
-        families=families,
-        shape=_launch_shapes(table, some),
-        peers=_peers(table, ranks, all_rows),
-        matched=matched,
-        total=len(gpu),
-    )
+    rows = np.concatenate([np.empty((0, len(each)), np.int64), *node_rows])
+    stream = np.concatenate([np.empty(0, np.int32), *node_stream])
+    return rows, stream, np.concatenate([np.empty(0, np.int32), *node_family])
 
 
-def _families(table: SpanTable, gpu: NDArray[np.intp]) -> tuple[NDArray[np.int32], tuple[str, ...]]:
-    """Family of every GPU span, by way of the distinct names only."""
-    names, inverse = np.unique(table.name[gpu], return_inverse=True)
+def _some_row(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A row of each node, whichever rank's."""
+    if rows.shape[1] == 0:
+        return np.empty(0, np.int64)
+    some = rows[:, 0].copy()
+    for column in range(1, rows.shape[1]):
+        if (some >= 0).all():
+            break
+        np.copyto(some, rows[:, column], where=some < 0)
+    return some
+
+
+@lru_cache(maxsize=16)
+def _numbered(names: tuple[str, ...]) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+    """Family number of each name, and the families in order of their first name."""
     index: dict[str, int] = {}
-    of_name = [index.setdefault(family(table.text(int(n))), len(index)) for n in names]
-    return np.array(of_name, np.int32)[inverse].astype(np.int32), tuple(index)
+    numbers = [index.setdefault(family(name), len(index)) for name in names]
+    return np.array(numbers, np.int32), tuple(index)
+
+
+def _families(
+    strings: StringTable, name: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+    """Family of every string that is the name of one of the spans, by way of distinct ones only."""
+    used = np.flatnonzero(np.bincount(name, minlength=len(strings)))
+    numbers, families = _numbered(tuple([strings[i] for i in used.tolist()]))
+    of_name = np.zeros(len(strings), np.int32)
+    of_name[used] = numbers
+    return of_name, families
+
+
+_HASHES = PerString(text_hash)
 
 
 def _launch_shapes(table: SpanTable, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    hashes = np.array([hash(text) for text in table.strings], np.int64)
-    return hashes[table.grid[rows]] ^ (hashes[table.block[rows]] << np.int64(1))
+    grid = _HASHES.of(table.strings, table.grid[rows])
+    return grid ^ (_HASHES.of(table.strings, table.block[rows]) << np.int64(1))
 
 
 def _commonest(lanes: list[dict[int, tuple[NDArray[np.int64], NDArray[np.int32]]]]) -> int:
     """The rank whose whole work most ranks share; among equals the one of median length."""
     keys = [tuple(sorted(t.tobytes() for _, t in lane.values())) for lane in lanes]
-    votes = [keys.count(key) for key in keys]
+    counted = Counter(keys)
+    votes = [counted[key] for key in keys]
     if not votes:
         return 0
     lengths = np.array([sum(len(r) for r, _ in lane.values()) for lane in lanes])
@@ -246,21 +289,34 @@ def place(target: NDArray[np.int32], own: NDArray[np.int32]) -> NDArray[np.int64
 
 
 def _peers(
-    table: SpanTable, ranks: NDArray[np.int32], rows: NDArray[np.int64]
+    table: SpanTable, ranks: NDArray[np.int32], rows: NDArray[np.int64], *, whole: bool
 ) -> NDArray[np.int32]:
-    """Symmetry classes: the same pipeline stage where known, else mostly the same work."""
+    """Symmetry classes: the same pipeline stage where known, else mostly the same work.
+
+    Args:
+        table: for the stages.
+        ranks: of the columns.
+        rows: ``(N, R)``.
+        whole: every rank has every node.
+    """
     stage = {r.rank: r.pp for r in table.resources}
-    if len({stage[int(r)] for r in ranks}) > 1:
-        stages = sorted({stage[int(r)] for r in ranks})
-        return np.array([stages.index(stage[int(r)]) for r in ranks], np.int32)
-    present = (rows >= 0).astype(np.float64)
-    own = present.sum(axis=0)
-    shared = present.T @ present
-    alike = shared >= 0.5 * np.minimum(own[:, None], own[None, :])
+    stages = [stage[rank] for rank in ranks.tolist()]
+    if len(set(stages)) > 1:
+        known = sorted(set(stages))
+        return np.array([known.index(one) for one in stages], np.int32)
+    if whole:
+        return np.zeros(len(ranks), np.int32)
+    present = rows >= 0
+    packed = np.packbits(present, axis=0)  # ranks that run the same are looked at once
+    _, one_of, who = np.unique(packed, axis=1, return_index=True, return_inverse=True)
+    distinct = present[:, one_of].astype(np.float64)
+    own = distinct.sum(axis=0)
+    shared = distinct.T @ distinct
+    alike_ = (shared >= 0.5 * np.minimum(own[:, None], own[None, :]))[:, who.reshape(-1)]
     classes = np.full(len(ranks), -1, np.int32)
     count = 0
     for rank in range(len(ranks)):
         if classes[rank] < 0:
-            classes[(classes < 0) & alike[rank]] = count
+            classes[(classes < 0) & alike_[who.reshape(-1)[rank]]] = count
             count += 1
     return classes

@@ -15,14 +15,19 @@ Measuring a lagging host from each release anew would count one stall at every l
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kat_otel.compiled import njit
 from kat_otel.spans import SpanKind, SpanTable
+from kat_otel.ttad import loops
 from kat_otel.ttad.align import Alignment
 from kat_otel.ttad.features import Features
+from kat_otel.ttad.loops import in_order, low_tenth, plain
 from kat_otel.ttad.meetings import Meetings
+from kat_otel.ttad.per_string import PerString
 
 __all__ = [
     "SLACK_NS",
@@ -30,7 +35,6 @@ __all__ = [
     "anchors",
     "before_on_stream",
     "idle_launch_delay_ns",
-    "launch_bound",
 ]
 
 Float = NDArray[np.float64]
@@ -44,6 +48,8 @@ _BLOCKED_NS = 20_000.0
 
 _LONGEST_IDLE_DELAY_NS = 30_000.0
 """Launch to start on an idle stream takes less than this."""
+
+_SYNC, _MEMCPY = 5, 7  # of SpanKind, as numbers for the loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,50 +77,129 @@ class Anchors:
 
 def anchors(table: SpanTable, features: Features, alignment: Alignment, met: Meetings) -> Anchors:
     """Finds what bound every arrival."""
-    shape = met.member.shape
-    launch = np.where(met.member, features.launch[met.node], 0.0)
-    known = met.member & features.launched[met.node]
-    before = np.maximum(met.previous, 0)
-    entry = met.member & (met.previous < 0)
-    if not shape[0]:
-        none = np.zeros(shape, np.bool_)
-        return Anchors(none, none, none, launch, launch, launch, launch)
-    last_launch = np.take_along_axis(launch, before, axis=0)
-    last_known = np.take_along_axis(known, before, axis=0)
-    release = np.take_along_axis(met.release, before, axis=0)
-    since = np.where(entry, -np.inf, release)
-    bound = launch_bound(features, alignment)
-    late_launches = np.zeros(shape, np.int64)
-    busy, synced = np.zeros(shape), np.zeros(shape, np.bool_)
-    waits = _host_waits(table, features, alignment)
-    for column in range(shape[1]):  # one turn per rank
-        nodes = np.flatnonzero(features.present[:, column])
-        start = features.start[nodes, column]
-        order = np.argsort(start, kind="stable")
-        start, nodes = start[order], nodes[order]
-        low = np.searchsorted(start, since[:, column] + SLACK_NS, side="right")
-        high = np.searchsorted(start, met.arrival[:, column], side="right")
-        total = np.concatenate([[0], np.cumsum(bound[nodes, column])])
-        late_launches[:, column] = np.maximum(total[high] - total[low], 0)
-        local = np.where(alignment.semantics[nodes] == 0, features.duration[nodes, column], 0.0)
-        work = np.concatenate([[0.0], np.cumsum(local)])
-        busy[:, column] = np.maximum(work[high] - work[low], 0.0)
-        first = np.searchsorted(waits[column], np.maximum(last_launch, since)[:, column])
-        end = np.searchsorted(waits[column], launch[:, column], side="right")
-        synced[:, column] = end > first
-    measurable = met.member & known & last_known & ~entry
-    synced &= measurable
-    host = measurable & (late_launches > 0) & ~synced
-    other = np.where(measurable & ~synced, np.maximum(launch - last_launch, 0.0), 0.0)
+    wait, first_wait = _host_waits(table, features, alignment)
+    host, synced, entry, launch, stretch, other, busy = _anchors(
+        (features.present, features.launched),
+        (features.start, features.end, features.duration, features.launch),
+        (alignment.stream, plain(alignment.semantics)),
+        (met.node, met.member, met.previous),
+        (met.arrival, met.release, met.elapsed),
+        (wait, first_wait),
+        float(features.resolution_ns),
+    )
     return Anchors(
         host=host,
         synced=synced,
         entry=entry,
         launch=launch,
-        stretch=np.where(host, other, met.elapsed),
+        stretch=stretch,
         other=other,
-        busy=np.where(met.member, np.minimum(busy, met.elapsed), 0.0),
+        busy=busy,
     )
+
+
+_FLAGS = "boolean[:, ::1]"
+_TIMES = "float64[:, ::1]"
+
+
+@njit(
+    f"Tuple(({_FLAGS}, {_FLAGS}, {_FLAGS}, {_TIMES}, {_TIMES}, {_TIMES}, {_TIMES}))"
+    f"(UniTuple({_FLAGS}, 2), UniTuple({_TIMES}, 4), Tuple((int32[::1], uint8[::1])),"
+    f" Tuple((int64[::1], {_FLAGS}, int64[:, ::1])), UniTuple({_TIMES}, 3),"
+    " Tuple((float64[::1], int64[::1])), float64)",
+    uses=(loops,),
+)
+def _anchors(
+    flags: Any, times: Any, nodes: Any, who: Any, when: Any, waits: Any, resolution: float
+) -> Any:
+    """The arrays of :class:`Anchors`, one rank after the other.
+
+    Args:
+        flags: present and launched of all nodes.
+        times: start, end, duration and launch of all nodes.
+        nodes: stream and semantics of all nodes.
+        who: node, member and previous of the meetings.
+        when: arrival, release and elapsed of the meetings.
+        waits: ends of the hosts' waits by rank, ascending, and where each rank's begin.
+        resolution: of the clock, ns.
+    """
+    present, launched = flags
+    start, end, duration, launch = times
+    stream, semantics = nodes
+    met_node, member, previous = who
+    arrival, release, elapsed = when
+    wait, first_wait = waits
+    shape = member.shape
+    host, synced = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+    entry, launch_of = np.zeros(shape, np.bool_), np.zeros(shape)
+    stretch, other, busy = elapsed.copy(), np.zeros(shape), np.zeros(shape)
+    size = len(stream)
+    own_start, own_end, ready = np.empty(size), np.empty(size), np.empty(size)
+    has_launch, work = np.empty(size, np.bool_), np.empty(size)
+    lane, delay = np.empty(size, np.int32), np.empty(size)
+    for rank in range(shape[1]):
+        count = delays = 0
+        for node in range(size):
+            if present[node, rank]:
+                own_start[count], own_end[count] = start[node, rank], end[node, rank]
+                has_launch[count], ready[count] = launched[node, rank], launch[node, rank]
+                lane[count] = stream[node]
+                work[count] = duration[node, rank] if semantics[node] == 0 else 0.0
+                if launched[node, rank]:
+                    delay[delays] = max(own_start[count] - ready[count], 0.0)
+                    delays += 1
+                count += 1
+        usual = min(low_tenth(delay, delays), _LONGEST_IDLE_DELAY_NS) if delays else 0.0
+        order = np.arange(count)
+        bound = np.zeros(count, np.bool_)
+        begin = 0
+        for at in range(1, count + 1):  # what ran before on the same stream, stream by stream
+            if at < count and lane[at] == lane[begin]:
+                continue
+            if not in_order(own_start, begin, at):
+                order[begin:at] = begin + np.argsort(own_start[begin:at], kind="mergesort")
+            before = -np.inf
+            for k in range(begin, at):
+                one = order[k]
+                idle = own_start[one] > before + (SLACK_NS + 2 * resolution)
+                soon = own_start[one] <= ready[one] + usual + (SLACK_NS + 2 * resolution)
+                bound[one] = has_launch[one] and idle and soon
+                before = own_end[one]
+            begin = at
+        if not in_order(own_start, 0, count):
+            order = np.argsort(own_start[:count], kind="mergesort")
+        else:
+            order = np.arange(count)
+        begun = own_start[:count][order]
+        late, done = np.zeros(count + 1, np.int64), np.zeros(count + 1)
+        for at in range(count):
+            late[at + 1] = late[at] + bound[order[at]]
+            done[at + 1] = done[at] + work[order[at]]
+        waited = wait[first_wait[rank] : first_wait[rank + 1]]
+        for one in range(shape[0]):
+            if not member[one, rank]:
+                continue
+            launch_of[one, rank] = launch[met_node[one], rank]
+            before_it = previous[one, rank]
+            since = -np.inf if before_it < 0 else release[before_it, rank]
+            low = np.searchsorted(begun, since + SLACK_NS, side="right")
+            high = np.searchsorted(begun, arrival[one, rank], side="right")
+            busy[one, rank] = min(max(done[high] - done[low], 0.0), elapsed[one, rank])
+            if before_it < 0:
+                entry[one, rank] = True
+                continue
+            last = met_node[before_it]
+            if not (launched[met_node[one], rank] and launched[last, rank]):
+                continue
+            first = np.searchsorted(waited, max(launch[last, rank], since))
+            if np.searchsorted(waited, launch_of[one, rank], side="right") > first:
+                synced[one, rank] = True
+                continue
+            other[one, rank] = max(launch_of[one, rank] - launch[last, rank], 0.0)
+            if late[high] > late[low]:
+                host[one, rank] = True
+                stretch[one, rank] = other[one, rank]
+    return host, synced, entry, launch_of, stretch, other, busy
 
 
 def idle_launch_delay_ns(features: Features, column: int) -> float:
@@ -136,49 +221,66 @@ def before_on_stream(features: Features, alignment: Alignment, column: int) -> N
     return before
 
 
-def launch_bound(features: Features, alignment: Alignment) -> Bool:
-    """Work that started when it was launched and not when its stream was free, ``(N, R)``."""
-    slack = SLACK_NS + 2 * features.resolution_ns
-    ranks = features.present.shape[1]
-    ready = features.launch + np.array([idle_launch_delay_ns(features, c) for c in range(ranks)])
-    before = np.full(features.present.shape, -np.inf)
-    for column in range(ranks):
-        previous = before_on_stream(features, alignment, column)
-        after = np.flatnonzero(previous >= 0)
-        before[after, column] = features.end[previous[after], column]
-    idle = features.start > before + slack
-    return features.launched & idle & (features.start <= ready + slack)
-
-
-def _host_waits(table: SpanTable, features: Features, alignment: Alignment) -> list[Float]:
-    """Ends of the host's waits for the GPU, ascending, by rank (ns since the origin)."""
+def _host_waits(
+    table: SpanTable, features: Features, alignment: Alignment
+) -> tuple[Float, NDArray[np.int64]]:
+    """Ends of the host's waits for the GPU by rank, ascending, and where each rank's begin."""
+    rows, copies = _waits(
+        plain(table.kind),
+        plain(table.parent),
+        plain(table.duration_ns),
+        int(_BLOCKED_NS) + features.resolution_ns,
+    )
+    if len(copies):
+        # a copy to pageable host memory blocks its caller until the copy is done
+        copies = copies[_TO_HOST.of(table.strings, table.name[copies]) != 0]
+        calls = table.parent[copies]
+        blocked = (table.kind[calls] == SpanKind.LAUNCH) & (
+            _ends(table, calls) >= _ends(table, copies) - SLACK_NS
+        )
+        rows = np.unique(np.concatenate([rows, calls[blocked].astype(np.int64)]))
+    ranks = np.array([r.rank for r in table.resources] or [0])[table.resource[rows]]
+    column = np.searchsorted(alignment.ranks, ranks)
+    known = column < len(alignment.ranks)
+    known[known] = alignment.ranks[column[known]] == ranks[known]
+    rows, column = rows[known], column[known]
+    call_end = (_ends(table, rows) - features.origin_ns).astype(np.float64)
+    order = np.lexsort((call_end, column))
+    column = column[order]
     shift = _clock_shift(table, features, alignment)
-    call_end = table.end_ns - features.origin_ns
-    waited = (table.kind == SpanKind.SYNC) & (
-        table.duration_ns >= _BLOCKED_NS + features.resolution_ns
-    )
-    # a copy to pageable host memory blocks its caller until the copy is done
-    back = np.array(["DtoH" in text for text in table.strings])[table.name]
-    copies = np.flatnonzero((table.kind == SpanKind.MEMCPY) & back & (table.parent >= 0))
-    calls = table.parent[copies]
-    blocked = (table.kind[calls] == SpanKind.LAUNCH) & (
-        table.end_ns[calls] >= table.end_ns[copies] - SLACK_NS
-    )
-    waited[calls[blocked]] = True
-    ranks = table.rank
-    return [
-        np.sort(call_end[waited & (ranks == rank)].astype(np.float64)) - shift[column]
-        for column, rank in enumerate(alignment.ranks.tolist())
-    ]
+    first = np.searchsorted(column, np.arange(len(alignment.ranks) + 1))
+    return call_end[order] - shift[column], first
+
+
+_TO_HOST = PerString(lambda text: int("DtoH" in text))
+
+
+def _ends(table: SpanTable, rows: NDArray[Any]) -> NDArray[np.int64]:
+    return table.start_ns[rows] + table.duration_ns[rows]
+
+
+@njit("UniTuple(int64[::1], 2)(uint8[::1], int32[::1], int64[::1], int64)")
+def _waits(kind: Any, parent: Any, duration_ns: Any, least: int) -> Any:
+    """Rows of host waits at least so long, and of copies whose call is known."""
+    waits = copies = 0
+    for row in range(len(kind)):
+        waits += kind[row] == _SYNC
+        copies += kind[row] == _MEMCPY
+    wait, copy = np.empty(waits, np.int64), np.empty(copies, np.int64)
+    waits = copies = 0
+    for row in range(len(kind) if len(wait) or len(copy) else 0):
+        if kind[row] == _SYNC and duration_ns[row] >= least:
+            wait[waits] = row
+            waits += 1
+        elif kind[row] == _MEMCPY and parent[row] >= 0:
+            copy[copies] = row
+            copies += 1
+    return wait[:waits], copy[:copies]
 
 
 def _clock_shift(table: SpanTable, features: Features, alignment: Alignment) -> Float:
     """What was taken off each rank's clock, ns ``(R,)``."""
-    shift = np.zeros(len(alignment.ranks))
-    for column in range(len(shift)):
-        there = np.flatnonzero(features.present[:, column])
-        if len(there):
-            row = int(alignment.rows[there[0], column])
-            measured = float(table.start_ns[row] - features.origin_ns)
-            shift[column] = measured - float(features.start[there[0], column])
-    return shift
+    columns = np.arange(len(alignment.ranks))
+    node = features.present.argmax(axis=0)  # every rank has GPU work
+    measured = table.start_ns[alignment.rows[node, columns]] - features.origin_ns
+    return measured - features.start[node, columns]

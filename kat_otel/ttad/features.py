@@ -7,17 +7,22 @@ Dense float64 arrays relative to a common origin, so that nanoseconds stay exact
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kat_otel.spans import SpanKind, SpanTable
+from kat_otel.compiled import njit
+from kat_otel.spans import SpanTable
 from kat_otel.ttad.align import Alignment
+from kat_otel.ttad.loops import plain
 
 __all__ = ["Features", "features", "shift_clocks"]
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
+
+_LAUNCH = 4  # SpanKind.LAUNCH, as a number for the loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +61,27 @@ class Features:
 
 def features(table: SpanTable, alignment: Alignment) -> Features:
     """Gathers the columns of ``table`` into dense arrays."""
-    present = alignment.present
-    rows = np.where(present, alignment.rows, 0)
+    rows, kind = plain(alignment.rows), plain(table.kind)
+    start_ns, duration_ns = plain(table.start_ns), plain(table.duration_ns)
+    resource = plain(table.resource)
     origin = int(table.start_ns.min()) if len(table) else 0
-    start = np.where(present, table.start_ns[rows] - origin, 0).astype(np.float64)
-    duration = np.where(present, table.duration_ns[rows], 0).astype(np.float64)
-    parent = table.parent[rows]
-    launched = present & (parent >= 0) & (table.kind[parent] == SpanKind.LAUNCH)
-    launch = np.where(launched, table.start_ns[parent] - origin, 0).astype(np.float64)
-    some = alignment.rows.max(axis=1, initial=0)
-    begin, finish = _worker_steps(table, alignment, origin)
+    present, start, end, duration, launched, launch, node_kind = _gather(
+        rows, kind, start_ns, duration_ns, plain(table.parent), origin
+    )
+    column = {rank: at for at, rank in enumerate(alignment.ranks.tolist())}
+    # a rank without GPU work is not aligned
+    column_of = np.array([column.get(r.rank, -1) for r in table.resources], np.int64)
+    begin, finish = _worker_steps(
+        resource, start_ns, duration_ns, column_of, len(alignment.ranks), origin
+    )
     return Features(
         present=present,
         start=start,
-        end=start + duration,
+        end=end,
         duration=duration,
         launched=launched,
         launch=launch,
-        kind=table.kind[some],
+        kind=node_kind,
         begin=begin,
         finish=finish,
         origin_ns=origin,
@@ -93,13 +101,45 @@ def shift_clocks(features: Features, offset_ns: Float) -> Features:
     )
 
 
-def _worker_steps(table: SpanTable, alignment: Alignment, origin: int) -> tuple[Float, Float]:
+@njit(
+    "Tuple((boolean[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], boolean[:, ::1],"
+    " float64[:, ::1], uint8[::1]))"
+    "(int64[:, ::1], uint8[::1], int64[::1], int64[::1], int32[::1], int64)"
+)
+def _gather(rows: Any, kind: Any, start_ns: Any, duration_ns: Any, parent: Any, origin: int) -> Any:
+    shape = rows.shape
+    present = np.zeros(shape, np.bool_)
+    start, end, duration = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    launched, launch = np.zeros(shape, np.bool_), np.zeros(shape)
+    node_kind = np.zeros(shape[0], np.uint8)
+    for node in range(shape[0]):
+        for rank in range(shape[1]):
+            row = rows[node, rank]
+            if row < 0:
+                continue
+            present[node, rank] = True
+            node_kind[node] = kind[row]
+            start[node, rank] = start_ns[row] - origin
+            duration[node, rank] = duration_ns[row]
+            end[node, rank] = start[node, rank] + duration[node, rank]
+            caller = parent[row]
+            if caller >= 0 and kind[caller] == _LAUNCH:
+                launched[node, rank] = True
+                launch[node, rank] = start_ns[caller] - origin
+    return present, start, end, duration, launched, launch, node_kind
+
+
+@njit("UniTuple(float64[::1], 2)(int32[::1], int64[::1], int64[::1], int64[::1], int64, int64)")
+def _worker_steps(
+    resource: Any, start_ns: Any, duration_ns: Any, column_of: Any, ranks: int, origin: int
+) -> Any:
     """First start and last end of everything a rank did in the step."""
-    ranks = table.rank
-    who = np.searchsorted(alignment.ranks, ranks)
-    known = np.isin(ranks, alignment.ranks)  # a rank without GPU work is not aligned
-    begin = np.full(len(alignment.ranks), np.inf)
-    finish = np.full(len(alignment.ranks), -np.inf)
-    np.minimum.at(begin, who[known], (table.start_ns[known] - origin).astype(np.float64))
-    np.maximum.at(finish, who[known], (table.end_ns[known] - origin).astype(np.float64))
+    begin = np.full(ranks, np.inf)
+    finish = np.full(ranks, -np.inf)
+    for row in range(len(resource)):
+        column = column_of[resource[row]]
+        if column >= 0:
+            start = start_ns[row] - origin
+            begin[column] = min(begin[column], float(start))
+            finish[column] = max(finish[column], float(start + duration_ns[row]))
     return begin, finish

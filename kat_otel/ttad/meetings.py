@@ -8,14 +8,18 @@ lateness of each stretch of work be measured from a common release.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kat_otel.compiled import njit
 from kat_otel.kernels import Semantics
 from kat_otel.spans import SpanTable
+from kat_otel.ttad import loops
 from kat_otel.ttad.align import Alignment
 from kat_otel.ttad.features import Features
+from kat_otel.ttad.loops import median, plain
 from kat_otel.verdict import Clock
 
 __all__ = ["Meetings", "clock_offsets", "meetings"]
@@ -67,20 +71,17 @@ def clock_offsets(features: Features, alignment: Alignment) -> tuple[Float, Cloc
     """
     ranks = len(alignment.ranks)
     none = np.zeros(ranks)
-    common = (alignment.semantics != Semantics.NONE) & features.present.all(axis=1)
     if ranks < 2:
         return none, Clock(state="unaligned", max_offset_ns=0)
-    if not common.any():
+    nodes = np.flatnonzero(alignment.semantics)
+    offset, spread, common = _apart(features.present, features.end, nodes)
+    if not common:
         return none, Clock(state="unaligned", max_offset_ns=0)
-    ends = features.end[common]
-    apart = ends - np.median(ends, axis=1, keepdims=True)
-    offset = np.median(apart, axis=0)
-    spread = np.median(np.abs(apart - offset), axis=0)
     tolerance = tolerance_ns(features)
     biggest = round(float(np.abs(offset).max()))
     if np.abs(offset).max() <= tolerance:
         return none, Clock(state="aligned", max_offset_ns=biggest)
-    if common.sum() < _MIN_COMMON or spread.max() > tolerance:
+    if common < _MIN_COMMON or spread.max() > tolerance:
         return none, Clock(state="unaligned", max_offset_ns=biggest)
     return offset, Clock(state="corrected", max_offset_ns=biggest)
 
@@ -93,50 +94,160 @@ def meetings(table: SpanTable, features: Features, alignment: Alignment) -> Meet
     unequal pairs) are no meetings: their ranks are not compared by arrival.
     """
     nodes = np.flatnonzero(alignment.semantics != Semantics.NONE)
-    members: list[NDArray[np.bool_]] = []
-    which: list[int] = []
-    names: list[str] = []
-    tolerance = tolerance_ns(features)
-    for node in nodes.tolist():  # one turn per collective, not per span
-        here = np.flatnonzero(features.present[node])
-        groups = table.group[alignment.rows[node, here]]
-        for group in np.unique(groups).tolist():
-            among = here[groups == group]
-            ends = features.end[node, among]
-            order = np.argsort(ends, kind="stable")
-            breaks = np.flatnonzero(np.diff(ends[order]) > tolerance) + 1
-            for part in np.split(among[order], breaks):
-                if len(part) < 2:
-                    continue
-                member = np.zeros(features.present.shape[1], dtype=np.bool_)
-                member[part] = True
-                members.append(member)
-                which.append(node)
-                names.append(table.text(group))
-    shape = (len(which), features.present.shape[1])
-    node_of = np.array(which, dtype=np.int64)
-    member = np.array(members, dtype=np.bool_).reshape(shape)
-    release = np.where(member, features.end[node_of], 0.0)
-    order = np.argsort(_last(release, member), kind="stable")
-    sequence: list[int] = order.tolist()
-    node_of, member, release = node_of[order], member[order], release[order]
-    arrival = np.where(member, features.start[node_of], 0.0)
-    at = np.where(member, np.arange(shape[0])[:, None], -1)
-    latest = np.maximum.accumulate(at, axis=0) if shape[0] else at
-    previous = np.vstack([np.full((1, shape[1]), -1), latest[:-1]]) if shape[0] else at
-    released = np.take_along_axis(release, np.maximum(previous, 0), axis=0) if shape[0] else release
-    since = np.where(previous >= 0, released, 0.0)
+    node, part, group = _parts(
+        nodes,
+        alignment.rows,
+        plain(table.group),
+        features.present,
+        features.end,
+        tolerance_ns(features),
+    )
+    node, group, member, arrival, release, previous, elapsed, transfer = _in_order_of_release(
+        node, part, group, features.start, features.end
+    )
+    texts = {index: table.text(index) for index in set(group.tolist())}
     return Meetings(
-        node=node_of,
+        node=node,
         member=member,
         arrival=arrival,
         release=release,
-        previous=previous.astype(np.int64),
-        elapsed=np.where(member, np.maximum(arrival - since, 0.0), 0.0),
-        transfer=np.maximum(_last(release, member) - _last(arrival, member), 0.0),
-        group=tuple(names[i] for i in sequence),
+        previous=previous,
+        elapsed=elapsed,
+        transfer=transfer,
+        group=tuple([texts[index] for index in group.tolist()]),
     )
 
 
-def _last(times: Float, member: NDArray[np.bool_]) -> Float:
-    return np.where(member, times, -np.inf).max(axis=1, initial=-np.inf)
+@njit(
+    "Tuple((float64[::1], float64[::1], int64))(boolean[:, ::1], float64[:, ::1], int64[::1])",
+    uses=(loops,),
+)
+def _apart(present: Any, end: Any, nodes: Any) -> Any:
+    """By how much each rank's ends of the nodes that all ranks have differ from the middle rank's.
+
+    Returns:
+        Median and median absolute deviation over these nodes, ``(R,)`` each, and their number.
+    """
+    ranks = end.shape[1]
+    apart = np.empty((ranks, len(nodes)))
+    scratch = np.empty(max(ranks, len(nodes)))
+    count = 0
+    for node in nodes:
+        if not present[node].all():
+            continue
+        for rank in range(ranks):
+            scratch[rank] = end[node, rank]
+        middle = median(scratch, ranks)
+        for rank in range(ranks):
+            apart[rank, count] = end[node, rank] - middle
+        count += 1
+    offset, spread = np.zeros(ranks), np.zeros(ranks)
+    for rank in range(ranks if count else 0):
+        scratch[:count] = apart[rank, :count]
+        offset[rank] = median(scratch, count)
+        for at in range(count):
+            scratch[at] = abs(apart[rank, at] - offset[rank])
+        spread[rank] = median(scratch, count)
+    return offset, spread, count
+
+
+@njit(
+    "Tuple((int64[::1], int32[:, ::1], int32[::1]))"
+    "(int64[::1], int64[:, ::1], int32[::1], boolean[:, ::1], float64[:, ::1], float64)"
+)
+def _parts(nodes: Any, rows: Any, group_of: Any, present: Any, end: Any, tolerance: float) -> Any:
+    """Splits collective nodes by communicator and by coincidence of their ends.
+
+    Returns:
+        Node and communicator of each meeting, by node, communicator and end; and, by node of
+        the table and rank, the meeting's place in that list (-1: none).
+    """
+    ranks = rows.shape[1]
+    part = np.full((len(nodes), ranks), -1, np.int32)
+    here, group, ends = np.empty(ranks, np.int64), np.empty(ranks, np.int32), np.empty(ranks)
+    found = 0
+    most = 0
+    for node in nodes:
+        most += present[node].sum() // 2
+    node_of, name = np.empty(most, np.int64), np.empty(most, np.int32)
+    for number in range(len(nodes)):
+        node, count = nodes[number], 0
+        low, high, one_group = np.inf, -np.inf, True
+        for rank in range(ranks):
+            if present[node, rank]:
+                here[count], ends[count] = rank, end[node, rank]
+                group[count] = group_of[rows[node, rank]]
+                one_group &= group[count] == group[0]
+                low, high = min(low, ends[count]), max(high, ends[count])
+                count += 1
+        if count < 2:
+            continue
+        if one_group and high - low <= tolerance:
+            for at in range(count):
+                part[number, here[at]] = found
+            node_of[found], name[found] = node, group[0]
+            found += 1
+            continue
+        order = np.argsort(ends[:count], kind="mergesort")
+        order = order[np.argsort(group[:count][order], kind="mergesort")]
+        begin = 0
+        for at in range(1, count + 1):
+            if (
+                at < count
+                and group[order[at]] == group[order[begin]]
+                and ends[order[at]] - ends[order[at - 1]] <= tolerance
+            ):
+                continue
+            if at - begin >= 2:
+                for k in range(begin, at):
+                    part[number, here[order[k]]] = found
+                node_of[found], name[found] = node, group[order[begin]]
+                found += 1
+            begin = at
+    return node_of[:found], part, name[:found]
+
+
+@njit(
+    "Tuple((int64[::1], int32[::1], boolean[:, ::1], float64[:, ::1], float64[:, ::1],"
+    " int64[:, ::1], float64[:, ::1], float64[::1]))"
+    "(int64[::1], int32[:, ::1], int32[::1], float64[:, ::1], float64[:, ::1])"
+)
+def _in_order_of_release(node: Any, part: Any, group: Any, start: Any, end: Any) -> Any:
+    """The arrays of :class:`Meetings`, and the communicator of each."""
+    count, ranks = len(node), start.shape[1]
+    shape = (count, ranks)
+    last = np.full(count, -np.inf)
+    first_of = np.zeros(count, np.int64)  # row of `part` that holds the meeting's members
+    number = -1
+    before = -1
+    for at in range(count):
+        if node[at] != before:
+            number += 1
+            while part[number].max() < at:
+                number += 1
+            before = node[at]
+        first_of[at] = number
+        for rank in range(ranks):
+            if part[number, rank] == at:
+                last[at] = max(last[at], end[node[at], rank])
+    order = np.argsort(last, kind="mergesort")
+    member = np.zeros(shape, np.bool_)
+    arrival, release, elapsed = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    previous = np.empty(shape, np.int64)
+    transfer = np.zeros(count)
+    latest = np.full(ranks, -1, np.int64)
+    released = np.zeros(ranks)
+    for at in range(count):
+        one = order[at]
+        last_arrival = -np.inf
+        for rank in range(ranks):
+            previous[at, rank] = latest[rank]
+            if part[first_of[one], rank] == one:
+                member[at, rank] = True
+                arrival[at, rank] = start[node[one], rank]
+                release[at, rank] = end[node[one], rank]
+                elapsed[at, rank] = max(arrival[at, rank] - released[rank], 0.0)
+                last_arrival = max(last_arrival, arrival[at, rank])
+                latest[rank], released[rank] = at, release[at, rank]
+        transfer[at] = max(last[one] - last_arrival, 0.0)
+    return node[order], group[order], member, arrival, release, previous, elapsed, transfer
