@@ -71,6 +71,22 @@ def test_an_empty_file_means_the_defaults(text):
         ("health:\n  endpoint: ${env:NOT_SET}", "line 2: .*NOT_SET is not set"),
         ("health:\n  endpoint: ${NOT_ENV}", "line 2: .*write variables as"),
         ("health: {}\nhealth: {}", "line 2: 'health' is said twice"),
+        (
+            "receiver:\n  tls:\n    cert_fle: a\n    key_file: b\n    cert_file: c",
+            r"line 3: unknown setting 'receiver\.tls\.cert_fle' — did you mean 'cert_file'",
+        ),
+        ("receiver:\n  auth: {tokn: a}", r"'receiver\.auth\.tokn' — did you mean 'token'"),
+        ("receiver:\n  http:\n    auth:\n      tokn: a", r"line 4: .*did you mean 'token'"),
+        ("control:\n  tls:\n    key_fil: a", r"line 3: .*known here: cert_file, key_file"),
+        (
+            "detector:\n  collectives:\n    - pattern: a\n    - patern: b",
+            r"line 4: unknown setting 'detector\.collectives\.1\.patern' — did you mean 'pattern'",
+        ),
+        ("exporter:\n  endpoint:\n    host: a", r"line 2: exporter\.endpoint"),
+        ("receiver:\n  tls: [a, b]", r"line 2: receiver\.tls"),
+        ("receiver:\n  endpoint: 0.0.0.0:1", "line 1: receiver: .*no loopback address"),
+        ("prometheus:\n  endpoint: 0.0.0.0:1", "line 1: prometheus: .*no loopback address"),
+        ("shutdown_timeout: ${env:S:-2026-13-40}", "line 1: shutdown_timeout: no value of YAML"),
     ],
 )
 def test_errors_name_the_file_the_line_and_the_remedy(text, message):
@@ -79,12 +95,62 @@ def test_errors_name_the_file_the_line_and_the_remedy(text, message):
     assert str(caught.value).startswith("kat.yaml")
 
 
-def test_header_values_are_never_printed():
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "exporter:\n  headers:\n    authorization: [hunter2]",
+        "exporter:\n  headers: hunter2",
+        "receiver: {auth: {token: [hunter2]}}",
+        "receiver: {auth: {token: {a: hunter2}}}",
+        "receiver:\n  auth: {token: hunter2, tken: hunter2}",
+        "receiver: {auth: hunter2}",
+        "receiver:\n  auth:\n    token: hunter2: b",
+        "receiver:\n  auth:\n    token: 'hunter2",
+        "receiver:\n  auth:\n    token: hunter2${KAT}",
+        "exporter:\n  headers:\n    authorization: Bearer hunter2${env:}",
+    ],
+)
+def test_secrets_stand_in_no_error_and_no_traceback(text):
+    import traceback
+
     with pytest.raises(ConfigError) as caught:
-        parse_config("exporter:\n  headers:\n    authorization: [secret]", "kat.yaml", {})
-    assert "secret" not in str(caught.value)
-    config = parse_config("exporter: {headers: {authorization: secret}}", "kat.yaml", {})
-    assert "secret" not in repr(config)
+        parse_config(text, "kat.yaml", {})
+    assert "kat.yaml, line " in str(caught.value)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("value", [SECRET, "0123", "1e5", "a: b", "[hunter2", "{x", "#no", "yes"])
+def test_a_secret_from_the_environment_is_a_text_whatever_it_looks_like(value):
+    text = """
+receiver: {auth: {token: "${env:TOKEN}"}}
+control:
+  auth:
+    token: ${env:TOKEN}
+exporter:
+  headers:
+    authorization: Bearer ${env:TOKEN}
+"""
+    config = parse_config(text, "kat.yaml", {"TOKEN": value})
+    for auth in (config.receiver.auth, config.control.auth):
+        assert auth.token.get_secret_value() == value
+    assert config.exporter.headers == {"authorization": f"Bearer {value}"}
+    if value == SECRET:
+        assert value not in repr(config)
+
+
+def test_an_endpoint_can_be_switched_off_by_a_variable():
+    text = "debug:\n  endpoint: ${env:KAT_DEBUG:-null}\n"
+    assert parse_config(text, "kat.yaml", {}).debug.endpoint is None
+    on = parse_config(text, "kat.yaml", {"KAT_DEBUG": "127.0.0.1:55679"})
+    assert on.debug.endpoint == "127.0.0.1:55679"
+
+
+def test_a_section_whose_lines_are_all_commented_out_means_its_defaults():
+    text = "receiver:\n#  endpoint: 127.0.0.1:1\nexporter:\n  retry:\n  tls: null\n"
+    assert parse_config(text, "kat.yaml", {}) == Config()
 
 
 def test_a_missing_file_is_a_configuration_error(tmp_path):
