@@ -18,10 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kat_otel.compiled import njit
+from kat_otel.ttad import loops
 from kat_otel.ttad.align import Alignment
 from kat_otel.ttad.anchors import Anchors
 from kat_otel.ttad.backend import run
 from kat_otel.ttad.features import Features
+from kat_otel.ttad.loops import median, plain
 from kat_otel.ttad.meetings import Meetings
 from kat_otel.ttad.robust import (
     MAD_TO_SIGMA,
@@ -114,7 +117,9 @@ def lateness(
     by_gpu = met.member & ~bound.host & ~bound.entry
     by_host = met.member & (bound.other > 0)
     gpu = _Clock.of(met.elapsed, by_gpu, alignment, kind, settings, xp=xp)
-    host = _Clock.of(bound.other, by_host, alignment, kind, settings, xp=xp)
+    host = gpu  # where nothing is measured by the host's clock, nothing is asked of it
+    if bound.host.any():
+        host = _Clock.of(bound.other, by_host, alignment, kind, settings, xp=xp)
     cells = _Cells(
         excess=np.where(bound.host, host.excess, np.where(by_gpu, gpu.excess, 0.0)),
         sigma=np.where(bound.host, host.sigma, gpu.sigma),
@@ -196,25 +201,50 @@ def _empirical_p(z: Float, judged: Bool) -> Float:
     Launch gaps are skewed to the right, more than Student's t allows; over many cells the other
     ranks of the same step say how often such a deviation comes without a cause.
     """
+    return _shares(z, plain(judged), _MIN_EMPIRICAL)
+
+
+@njit("float64[:, ::1](float64[:, ::1], boolean[:, ::1], int64)")
+def _shares(z: Any, judged: Any, fewest: int) -> Any:
+    """Counts among everybody's deviations, less one's own."""
     p = np.zeros(z.shape)
-    for column in range(z.shape[1]):
-        others = np.delete(z, column, axis=1)[np.delete(judged, column, axis=1)]
-        if len(others) >= _MIN_EMPIRICAL:
-            ordered = np.sort(others)
-            above = len(ordered) - np.searchsorted(ordered, z[:, column], side="left")
-            p[:, column] = (above + 1) / (len(ordered) + 1)
+    everybody = np.sort(z.ravel()[judged.ravel()])
+    for rank in range(z.shape[1]):
+        own = np.sort(z[:, rank][judged[:, rank]])
+        others = len(everybody) - len(own)
+        if others < fewest:
+            continue
+        for row in range(z.shape[0]):
+            value = z[row, rank]
+            above = len(everybody) - np.searchsorted(everybody, value)
+            above -= len(own) - np.searchsorted(own, value)
+            p[row, rank] = (above + 1) / (others + 1)
     return p
 
 
 def _last_arrivers(met: Meetings) -> Bool:
     """Who arrives with the last: within a share of its distance from the middle arrival."""
-    arrival = np.where(met.member, met.arrival, np.nan)
-    if not len(arrival):
-        return met.member
-    middle = np.nanmedian(arrival, axis=1, keepdims=True)
-    latest = np.nanmax(arrival, axis=1, keepdims=True)
-    near = np.where(met.member, met.arrival, -np.inf) >= latest - _CLUSTER * (latest - middle)
-    return near & (met.arrival > middle) & met.member
+    return _last(plain(met.member), plain(met.arrival), _CLUSTER)
+
+
+@njit("boolean[:, ::1](boolean[:, ::1], float64[:, ::1], float64)", uses=(loops,))
+def _last(member: Any, arrival: Any, cluster: float) -> Any:
+    last = np.zeros(member.shape, np.bool_)
+    own = np.empty(member.shape[1])
+    for row in range(member.shape[0]):
+        count, latest = 0, -np.inf
+        for rank in range(member.shape[1]):
+            if member[row, rank]:
+                own[count] = arrival[row, rank]
+                latest = max(latest, own[count])
+                count += 1
+        if count:
+            middle = median(own, count)
+            near = latest - cluster * (latest - middle)
+            for rank in range(member.shape[1]):
+                time = arrival[row, rank]
+                last[row, rank] = member[row, rank] and time >= near and time > middle
+    return last
 
 
 def _judge_entries(met: Meetings, bound: Anchors, cells: _Cells, gaps: Sequence[float]) -> None:
@@ -259,8 +289,14 @@ def _stretch_kinds(met: Meetings, alignment: Alignment) -> Kinds:
     node_before = np.where(before >= 0, met.node[np.maximum(before, 0)], -1)
     family_before = np.where(before >= 0, alignment.family[np.maximum(node_before, 0)], -1)
     distance = np.where(before >= 0, met.node - node_before, 0)
-    keys = np.stack([alignment.family[met.node], family_before, distance], axis=1)
-    _, kind = np.unique(keys, axis=0, return_inverse=True)
+    families, nodes = len(alignment.families), len(alignment.family)
+    # one number for the three, in the same order; 2^62 is far away, and not checked in vain
+    if families * (families + 1) * (2 * nodes + 1) < 1 << 62:
+        keys = alignment.family[met.node].astype(np.int64) * (families + 1) + family_before + 1
+        _, kind = np.unique(keys * (2 * nodes + 1) + distance + nodes, return_inverse=True)
+    else:
+        rows = np.stack([alignment.family[met.node], family_before, distance], axis=1)
+        _, kind = np.unique(rows, axis=0, return_inverse=True)
     return kind.reshape(-1).astype(np.int64), int(kind.max()) + 1
 
 
@@ -268,6 +304,10 @@ def _residuals(
     stretch: Float, mask: Bool, peers: NDArray[np.int32], *, xp: Any
 ) -> tuple[Float, Bool]:
     """Each stretch minus the leave-one-out median of its peers, and whether it has any."""
+    if len(peers) and (peers == peers[0]).all():
+        expected, others = run(leave_one_out_median, stretch, mask, xp=xp)
+        compared = mask & (others > 0)
+        return np.where(compared, stretch - expected, 0.0), compared
     expected = np.zeros_like(stretch)
     compared = np.zeros_like(mask)
     for one in np.unique(peers):

@@ -37,18 +37,17 @@ def leave_one_out_median(values: Array, mask: Array, *, xp: Any) -> tuple[Array,
         none), and the number of those others, int64 ``(N, R)``.
     """
     big = xp.asarray(xp.finfo(values.dtype).max, dtype=values.dtype, device=values.device)
-    filled = xp.where(mask, values, big)
-    order = xp.argsort(filled, axis=1, stable=True)
-    ordered = xp.take_along_axis(filled, order, axis=1)
-    place = xp.argsort(order, axis=1, stable=True)  # where each element went
+    ordered = xp.sort(xp.where(mask, values, big), axis=1)
     counts = xp.sum(xp.astype(mask, xp.int64), axis=1, keepdims=True)
     others = xp.where(mask, counts - 1, counts)
     top = ordered.shape[1] - 1
 
     def pick(k: Array) -> Array:
-        # the k-th of the others is the k-th or, past the element's own place, the (k+1)-th
-        shifted = xp.where(xp.logical_and(mask, k >= place), k + 1, k)
-        return xp.take_along_axis(ordered, xp.clip(shifted, 0, top), axis=1)
+        # the k-th of the others is the k-th or, from the element's own place on, the next; a
+        # tie is no matter, as both are then the element's own value
+        here = xp.take_along_axis(ordered, xp.clip(k, 0, top), axis=1)
+        after = xp.take_along_axis(ordered, xp.clip(k + 1, 0, top), axis=1)
+        return xp.where(xp.logical_and(mask, values <= here), after, here)
 
     zero = xp.zeros_like(others)
     low, high = pick(xp.maximum((others - 1) // 2, zero)), pick(others // 2)
