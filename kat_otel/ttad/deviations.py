@@ -69,10 +69,11 @@ def observe(incident: Incident, readings: Sequence[Reading]) -> list[Observation
         if not judged:
             continue
         worst = max(judged, key=lambda o: (o.deviates, o.weight, _size(o)))
-        widely = rule.way in {"more", "event", "on"} and SIGNALS[rule.signal].form != "share"
+        loud = rule.way in {"more", "event", "on"} and SIGNALS[rule.signal].form != "share"
         few = 2 * sum(o.deviates for o in judged) < len(judged)
-        # What slows a whole group shows on most of it; one odd GPU is another matter.
-        if not (sorted_out.everybody and worst.deviates and few and not widely):
+        # What slows a whole group shows on most of it, unless it is a link that all wait for.
+        link = loud or rule.component == "pcie"
+        if not (sorted_out.everybody and worst.deviates and few and not link):
             found.append(worst)
     return found
 
