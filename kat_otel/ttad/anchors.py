@@ -27,7 +27,7 @@ from kat_otel.ttad.align import Alignment
 from kat_otel.ttad.features import Features
 from kat_otel.ttad.loops import in_order, low_tenth, plain
 from kat_otel.ttad.meetings import Meetings
-from kat_otel.ttad.per_string import PerString
+from kat_otel.per_string import PerString
 
 __all__ = [
     "SLACK_NS",

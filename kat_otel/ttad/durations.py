@@ -8,16 +8,19 @@ with the same grid in the rank's other layers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kat_otel.compiled import njit
 from kat_otel.kernels import Semantics
 from kat_otel.spans import SpanKind, SpanTable
 from kat_otel.ttad.align import Alignment
 from kat_otel.ttad.backend import run
 from kat_otel.ttad.features import Features
+from kat_otel.ttad.loops import plain
 from kat_otel.ttad.robust import leave_one_out_median, pooled_scale, t_tail
 from kat_otel.ttad.settings import Settings
 
@@ -36,34 +39,104 @@ _ONE_MODE = 1.25
 """The 90th percentile lies within this factor of the median, else there are several modes."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Durations:
     """How kernels compare with their expectation; arrays ``(N, R)``, ns.
+
+    What only a step with something in it needs (scales, chances) is worked out when asked for.
 
     Attributes:
         expected: expected duration (0 where not judged).
         excess: duration minus expected.
-        z: excess in standard deviations of the kernel.
-        p: chance of it without a cause.
         judged: an expectation and a scale exist.
-        rank_excess: share by which each rank's local kernels exceed expectation, ``(R,)``.
-        rank_z: the same in standard deviations, ``(R,)``.
-        rank_p: chance of it, ``(R,)``.
-        breadth: share of a rank's kernel time in families that are slower by at least half of
-            ``rank_excess``: near 1 if all are slower alike, ``(R,)``.
         sided: the excess has a side: with two peers and no history it has none.
     """
 
     expected: Float
     excess: Float
-    z: Float
-    p: Float
     judged: Bool
-    rank_excess: Float
-    rank_z: Float
-    rank_p: Float
-    breadth: Float
     sided: Bool
+    _compared: Bool
+    _features: Features
+    _alignment: Alignment
+    _settings: Settings
+    _xp: Any
+
+    def z(self, nodes: NDArray[np.int64], columns: NDArray[np.int64] | int) -> Float:
+        """Returns the excess of some cells in standard deviations of their kernels."""
+        settings = self._settings
+        floor = np.hypot(
+            self._features.resolution_ns / 2 + settings.jitter_ns,
+            settings.relative_jitter * self.expected[nodes, columns],
+        )
+        z = self.excess[nodes, columns] / np.hypot(self._scale[nodes], floor)
+        return np.where(self.judged[nodes, columns], z, 0.0)
+
+    def p(self, z: Float) -> Float:
+        """Returns the chance of such deviations without a cause."""
+        (chance,) = run(t_tail, z, self._settings.tail_freedom, xp=self._xp)
+        return chance
+
+    @cached_property
+    def rank_excess(self) -> Float:
+        """Share by which each rank's local kernels exceed expectation, ``(R,)``."""
+        base, total = self._sums
+        return np.where(base > 0, total / np.maximum(base, 1.0), 0.0)
+
+    @cached_property
+    def rank_z(self) -> Float:
+        """The same in standard deviations, ``(R,)``."""
+        base, total = self._sums
+        # two ends, each rounded: variance of a difference
+        variance = self._scale**2 + self._features.resolution_ns**2 / 6.0
+        variance = np.where(self._computing, variance[:, None], 0.0).sum(axis=0)
+        return np.where(base > 0, total / np.sqrt(np.maximum(variance, 1.0)), 0.0)
+
+    @cached_property
+    def rank_p(self) -> Float:
+        """The chance of it, ``(R,)``."""
+        (chance,) = run(t_tail, self.rank_z, _MANY, xp=self._xp)
+        return chance
+
+    @cached_property
+    def breadth(self) -> Float:
+        """Share of a rank's kernel time in families that are slower by half of ``rank_excess``.
+
+        Near 1 if all are slower alike, ``(R,)``. By family: single kernels are blurred by
+        the clock.
+        """
+        base, _ = self._sums
+        breadth = np.zeros(len(base))
+        for column in range(len(breadth)):
+            mine = self._computing[:, column]
+            of = self._alignment.family[mine]
+            longer = np.bincount(of, self.excess[mine, column])
+            usual = np.bincount(of, self.expected[mine, column])
+            slower = longer >= 0.5 * self.rank_excess[column] * usual
+            breadth[column] = usual[slower].sum() / max(float(base[column]), 1.0)
+        return breadth
+
+    @cached_property
+    def _computing(self) -> Bool:
+        return self.judged & (self._features.kind == SpanKind.KERNEL)[:, None]
+
+    @cached_property
+    def _sums(self) -> tuple[Float, Float]:
+        base = np.where(self._computing, self.expected, 0.0).sum(axis=0)
+        return base, np.where(self._computing, self.excess, 0.0).sum(axis=0)
+
+    @cached_property
+    def _scale(self) -> Float:
+        """Sigma of each node, ns ``(N,)``: of its family, lent strength by all kernels."""
+        family = self._alignment.family.astype(np.int64)
+        families = max(len(self._alignment.families), 1)
+        cells, xp = (self.excess, self._compared), self._xp
+        by_family, count = run(pooled_scale, *cells, family, families, xp=xp)
+        everyone, _ = run(pooled_scale, *cells, np.zeros_like(family), 1, xp=xp)
+        by_family, count = by_family[family], count[family]
+        weight = np.minimum(count, 50) / 50.0  # a family of few residuals leans on all kernels
+        larger = np.maximum(by_family, everyone[0])
+        return np.sqrt(weight * by_family**2 + (1 - weight) * larger**2)
 
 
 def local_work(features: Features, alignment: Alignment) -> Bool:
@@ -91,12 +164,7 @@ def durations(
     usable = features.present & local[:, None]
     if table.grid.any():  # other launch shapes are other work: grid and block are covariates
         usable &= _same_shape(table, alignment)
-    expected, others = np.zeros(shape), np.zeros(shape, np.int64)
-    for one in np.unique(alignment.peers):
-        columns = np.flatnonzero(alignment.peers == one)
-        expected[:, columns], others[:, columns] = run(
-            leave_one_out_median, features.duration[:, columns], usable[:, columns], xp=xp
-        )
+    expected, others = _of_peers(features.duration, usable, alignment.peers, xp=xp)
     sided = others >= 2
     if shape[1] == 1:
         expected, others = _repeats(table, alignment, features, usable[:, 0])
@@ -108,33 +176,54 @@ def durations(
         sided = sided | known
     usable &= others > 0
     excess = np.where(usable, features.duration - expected, 0.0)
-    scale, enough = _scale(excess, usable, alignment, settings, xp=xp)
-    floor = np.hypot(
-        features.resolution_ns / 2 + settings.jitter_ns, settings.relative_jitter * expected
-    )
-    usable &= enough[:, None]
-    z = np.where(usable, excess / np.hypot(scale[:, None], floor), 0.0)
-    (p,) = run(t_tail, z, settings.tail_freedom, xp=xp)
-    computing = usable & (features.kind == SpanKind.KERNEL)[:, None]
-    quantum = (features.resolution_ns**2) / 6.0  # two ends, each rounded: variance of a difference
-    rank_excess, rank_z, breadth = _ranks(
-        excess, expected, scale**2 + quantum, computing, alignment.family
-    )
-    (rank_p,) = run(t_tail, rank_z, _MANY, xp=xp)
-    return Durations(expected, excess, z, p, usable, rank_excess, rank_z, rank_p, breadth, sided)
+    judged = usable if int(np.count_nonzero(usable)) >= settings.min_pool else usable & False
+    return Durations(expected, excess, judged, sided, usable, features, alignment, settings, xp)
+
+
+def _of_peers(
+    duration: Float, usable: Bool, peers: NDArray[np.int32], *, xp: Any
+) -> tuple[Float, NDArray[np.int64]]:
+    """Leave-one-out median of each rank's peers, and how many they are, ``(N, R)``."""
+    if len(peers) and (peers == peers[0]).all():
+        expected, others = run(leave_one_out_median, duration, usable, xp=xp)
+        return expected, others
+    expected, others = np.zeros(duration.shape), np.zeros(duration.shape, np.int64)
+    for one in np.unique(peers):
+        columns = np.flatnonzero(peers == one)
+        expected[:, columns], others[:, columns] = run(
+            leave_one_out_median, duration[:, columns], usable[:, columns], xp=xp
+        )
+    return expected, others
 
 
 def _same_shape(table: SpanTable, alignment: Alignment) -> Bool:
     """Spans whose grid and block equal those of most peers of the node."""
-    rows = np.maximum(alignment.rows, 0)
-    shape = table.grid[rows].astype(np.int64) * len(table.strings) + table.block[rows]
-    shape = np.where(alignment.present, shape, -1)
-    ordered = np.sort(shape, axis=1)
-    count = (shape >= 0).sum(axis=1)
-    first = shape.shape[1] - count  # the absent sort to the front
-    middle = np.minimum(first + count // 2, shape.shape[1] - 1)
-    usual = np.take_along_axis(ordered, middle[:, None], axis=1)
-    return shape == usual
+    return _of_most(
+        plain(alignment.rows), plain(table.grid), plain(table.block), len(table.strings)
+    )
+
+
+@njit("boolean[:, ::1](int64[:, ::1], int32[::1], int32[::1], int64)")
+def _of_most(rows: Any, grid: Any, block: Any, strings: int) -> Any:
+    nodes, ranks = rows.shape
+    same = np.zeros((nodes, ranks), np.bool_)
+    own, shape = np.empty(ranks, np.int64), np.empty(ranks, np.int64)
+    for node in range(nodes):
+        count, alike = 0, True
+        for rank in range(ranks):
+            row = rows[node, rank]
+            shape[rank] = -1
+            if row >= 0:
+                shape[rank] = np.int64(grid[row]) * strings + block[row]
+                own[count] = shape[rank]
+                alike &= own[count] == own[0]
+                count += 1
+        if count == 0:
+            continue
+        usual = own[0] if alike else np.sort(own[:count])[count // 2]
+        for rank in range(ranks):
+            same[node, rank] = shape[rank] == usual
+    return same
 
 
 def _repeats(
@@ -173,40 +262,3 @@ def _repeats(
 
     low, high = pick(np.maximum((others - 1) // 2, 0)), pick(others // 2)
     return np.where(others > 0, (low + high) / 2, 0.0)[:, None], others[:, None]
-
-
-def _scale(
-    excess: Float, usable: Bool, alignment: Alignment, settings: Settings, *, xp: Any
-) -> tuple[Float, Bool]:
-    """Sigma of each node, ns ``(N,)``: of its family, lent strength by kernels of like length."""
-    family = alignment.family.astype(np.int64)
-    families = max(len(alignment.families), 1)
-    by_family, count = run(pooled_scale, excess, usable, family, families, xp=xp)
-    everyone, total = run(pooled_scale, excess, usable, np.zeros_like(family), 1, xp=xp)
-    by_family, count = by_family[family], count[family]
-    weight = np.minimum(count, 50) / 50.0  # a family of few residuals leans on all kernels
-    sigma = np.sqrt(weight * by_family**2 + (1 - weight) * np.maximum(by_family, everyone[0]) ** 2)
-    return sigma, np.full(len(sigma), int(total[0]) >= settings.min_pool)
-
-
-def _ranks(
-    excess: Float,
-    expected: Float,
-    variance: Float,
-    usable: Bool,
-    family: NDArray[np.int32],
-) -> tuple[Float, Float, Float]:
-    base = np.where(usable, expected, 0.0).sum(axis=0)
-    total = np.where(usable, excess, 0.0).sum(axis=0)
-    share = np.where(base > 0, total / np.maximum(base, 1.0), 0.0)
-    variance = np.where(usable, variance[:, None], 0.0).sum(axis=0)
-    z = np.where(base > 0, total / np.sqrt(np.maximum(variance, 1.0)), 0.0)
-    breadth = np.zeros(len(total))
-    for column in range(len(total)):  # by family: single kernels are blurred by the clock
-        mine = usable[:, column]
-        of = family[mine]
-        longer = np.bincount(of, excess[mine, column])
-        usual = np.bincount(of, expected[mine, column])
-        slower = longer >= 0.5 * share[column] * usual
-        breadth[column] = usual[slower].sum() / max(float(base[column]), 1.0)
-    return share, z, breadth

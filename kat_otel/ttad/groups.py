@@ -63,9 +63,11 @@ def group_changes(
 def _transfers(judged: Judged, usual: Expectation, settings: Settings) -> list[GroupChange]:
     met, features = judged.meetings, judged.features
     changes: list[GroupChange] = []
-    expected = usual.transfer[met.node]
-    for group in dict.fromkeys(met.group):
-        mine = np.array([g == group for g in met.group]) & (expected > 0)
+    expected = usual.transfer_of(met.node)
+    numbers = {group: index for index, group in enumerate(dict.fromkeys(met.group))}
+    of_group = np.array([numbers[group] for group in met.group], np.int64)
+    for group, index in numbers.items():
+        mine = (of_group == index) & (expected > 0)
         if mine.sum() < settings.min_pool:
             continue
         measured, usually = met.transfer[mine], expected[mine]
@@ -98,35 +100,45 @@ def _kernels(
     features: Features, alignment: Alignment, usual: Expectation, settings: Settings
 ) -> list[GroupChange]:
     """The same kernels slower than before on every rank: a regression."""
-    local = local_work(features, alignment)
-    known = local[:, None] & features.present & (usual.duration > 0)
-    if features.present.shape[1] < 1 or not known.any():
+    smallest = 4 * (features.resolution_ns + settings.jitter_ns)
+    at = np.flatnonzero(local_work(features, alignment))
+    usual_of: list[Float] = []
+    for column in range(features.present.shape[1]):  # one rank that is no slower clears a node
+        usually = usual.duration_of(at, column)
+        known = features.present[at, column] & (usually > 0)
+        left = ~known | (features.duration[at, column] - usually > smallest)
+        at = at[left]
+        usual_of = [times[left] for times in (*usual_of, usually)]
+        if not len(at):
+            return []
+    if not usual_of:
         return []
+    expected = np.stack(usual_of, axis=1)
+    known = features.present[at] & (expected > 0)
     counts = known.sum(axis=1)
-    usually = np.where(known, usual.duration, 0).sum(axis=1) / np.maximum(counts, 1)
-    lowest = np.where(known, features.duration - usual.duration, np.inf).min(axis=1)
+    usually = np.where(known, expected, 0).sum(axis=1) / np.maximum(counts, 1)
+    lowest = np.where(known, features.duration[at] - expected, np.inf).min(axis=1)
     slower = (counts > 0) & (lowest >= settings.min_transfer_excess * usually)
-    slower &= lowest > 4 * (features.resolution_ns + settings.jitter_ns)
-    nodes = np.flatnonzero(slower)
-    excess = float(lowest[nodes].sum())
-    if not len(nodes):
+    at, lowest, usually = at[slower], lowest[slower], usually[slower]
+    if not len(at):
         return []
-    z, p = shift_test(lowest[nodes], usually[nodes], features.resolution_ns, settings)
+    excess = float(lowest.sum())
+    z, p = shift_test(lowest, usually, features.resolution_ns, settings)
     if p > settings.false_alarm_rate:
         return []
-    order = np.argsort(-lowest[nodes], kind="stable")
-    total = float(usually[nodes].sum())
+    order = np.argsort(-lowest, kind="stable")
+    total = float(usually.sum())
     return [
         GroupChange(
             kind="regression",
             group="",
-            nodes=nodes[order].tolist(),
+            nodes=at[order].tolist(),
             columns=list(range(features.present.shape[1])),
             ratio=1 + excess / max(total, 1.0),
             impact_ns=excess,
             score=z,
             p=p,
-            expected=usually[nodes][order].tolist(),
+            expected=usually[order].tolist(),
         )
     ]
 
@@ -156,9 +168,9 @@ def shift_test(
     floor = float(np.median(jitter / usually))
     # 1.2533: standard error of a median, against that of a mean
     error = 1.2533 * max(spread, floor + settings.relative_jitter) / np.sqrt(len(ratio))
-    z = middle / error
+    z = float(middle / error)
     p = float(t_tail(np.asarray(z), settings.tail_freedom, xp=np))
     longer, count = int((difference > 0).sum()), len(ratio)
     (by_sign,) = t_tail(np.array([(longer - 0.5 - count / 2) / np.sqrt(count / 4)]), 1e3, xp=np)
     by_sign = 0.5**count if longer == count else float(by_sign)  # exact where all are longer
-    return z, min(2 * p, 2 * by_sign, 1.0)
+    return z, float(min(2 * p, 2 * by_sign, 1.0))

@@ -6,14 +6,19 @@ remembered, so that a fault does not become the expectation.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kat_otel.compiled import njit
+from kat_otel.ttad import loops
 from kat_otel.ttad.align import Alignment, place
 from kat_otel.ttad.features import Features
+from kat_otel.ttad.loops import median
 from kat_otel.ttad.meetings import Meetings
 
 __all__ = ["Expectation", "History"]
@@ -27,35 +32,68 @@ _MAX_CELLS = 4_000_000
 """Numbers held per signature: 32 MB. A larger node x rank array keeps fewer steps."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Expectation:
-    """Usual times for the nodes of one step; 0 where unknown.
+    """Usual times for the nodes of one step; 0 where unknown. Worked out as far as asked for.
 
     Attributes:
-        duration: ns ``(N, R)``.
-        transfer: of the meeting at each node, ns ``(N,)``.
-        spread: of that transfer over the steps, standard deviation in ns ``(N,)``.
+        durations: of the remembered steps, ns ``(K, N, R)``.
+        transfers: of the meeting at each node, ns ``(K, N)``.
         steps: healthy steps behind it.
         trusted: the user gave it as healthy; then any change counts, also one without cost.
     """
 
-    duration: Float
-    transfer: Float
-    spread: Float
+    durations: Float
+    transfers: Float
     steps: int
     trusted: bool = False
+
+    @cached_property
+    def duration(self) -> Float:
+        """Median of each node on each rank, ns ``(N, R)``."""
+        nodes = np.arange(self.durations.shape[1])
+        ranks = range(self.durations.shape[2])
+        columns = [self.duration_of(nodes, rank) for rank in ranks]
+        return np.stack(columns, axis=1) if columns else np.zeros((len(nodes), 0))
+
+    def duration_of(self, nodes: NDArray[np.int64], rank: int) -> Float:
+        """Returns the medians of some nodes on one rank (its column), ns."""
+        return _medians(self.durations, nodes, rank)
+
+    def transfer_of(self, nodes: NDArray[np.int64]) -> Float:
+        """Returns the median transfers at some nodes, ns."""
+        return _medians(self.transfers[:, :, None], nodes, 0)
+
+
+@njit("float64[::1](float64[:, :, ::1], int64[::1], int64)", uses=(loops,))
+def _medians(steps: Any, nodes: Any, rank: int) -> Any:
+    count = steps.shape[0]
+    own = np.empty(count)
+    result = np.empty(len(nodes))
+    for at in range(len(nodes)):
+        for step in range(count):
+            own[step] = steps[step, nodes[at], rank]
+        result[at] = median(own, count)
+    return result
 
 
 @dataclass(slots=True)
 class _Shape:
-    """The remembered steps of one signature."""
+    """The remembered steps of one signature: a ring of ``limit`` of them."""
 
     streams: NDArray[np.int32]
     names: list[str]
     ranks: NDArray[np.int32]
-    durations: deque[Float]
-    transfers: deque[Float]
-    cached: tuple[Float, Float, Float] | None = None
+    limit: int
+    durations: Float
+    transfers: Float
+    count: int = 0
+    """Steps ever remembered; the next goes to ``count % limit``."""
+
+    def usual(self) -> Expectation:
+        """What its steps say; valid until the next is remembered."""
+        held = min(self.count, self.limit)
+        return Expectation(self.durations[:held], self.transfers[:held], held)
 
 
 class History:
@@ -71,19 +109,23 @@ class History:
         shape = self._shapes.get(key)
         if shape is None:
             size = max(1, min(self._limit, _MAX_CELLS // max(features.duration.size, 1)))
+            nodes, ranks = features.duration.shape
             shape = self._shapes[key] = _Shape(
                 alignment.stream,
                 alignment.names,
                 alignment.ranks,
-                deque(maxlen=size),
-                deque(maxlen=size),
+                size,
+                np.empty((size, nodes, ranks)),  # memory is taken as the steps come
+                np.zeros((size, nodes)),
             )
         self._shapes.move_to_end(key)
         while len(self._shapes) > _MAX_SIGNATURES:
             self._shapes.popitem(last=False)
-        shape.durations.append(np.where(features.present, features.duration, 0.0))
-        shape.transfers.append(_by_node(met, len(alignment.family)))
-        shape.cached = None
+        place_of = shape.count % shape.limit
+        np.multiply(features.duration, features.present, out=shape.durations[place_of])
+        shape.transfers[place_of] = 0.0
+        shape.transfers[place_of][met.node] = met.transfer
+        shape.count += 1
 
     def expect(self, alignment: Alignment, *, mapped: bool = False) -> Expectation | None:
         """Returns what is usual for these nodes, or None where no shape is known.
@@ -96,28 +138,11 @@ class History:
         key = (*alignment.signature(), alignment.ranks.tobytes())
         shape = self._shapes.get(key)
         if shape is not None:
-            duration, transfer, spread = _medians(shape)
-            return Expectation(duration, transfer, spread, len(shape.durations))
+            return shape.usual()
         if not mapped or not self._shapes:
             return None
         shape = next(reversed(self._shapes.values()))
         return _mapped(shape, alignment)
-
-
-def _by_node(met: Meetings, nodes: int) -> Float:
-    transfer = np.zeros(nodes)
-    transfer[met.node] = met.transfer
-    return transfer
-
-
-def _medians(shape: _Shape) -> tuple[Float, Float, Float]:
-    if shape.cached is None:
-        durations = np.median(np.stack(shape.durations), axis=0)
-        stack = np.stack(shape.transfers)
-        transfers = np.median(stack, axis=0)
-        spread = 1.4826 * np.median(np.abs(stack - transfers), axis=0)
-        shape.cached = durations, transfers, spread
-    return shape.cached
 
 
 def _mapped(shape: _Shape, alignment: Alignment) -> Expectation | None:
@@ -134,12 +159,12 @@ def _mapped(shape: _Shape, alignment: Alignment) -> Expectation | None:
     known = at >= 0
     if known.mean() < 0.5:
         return None
-    duration, transfer, spread = _medians(shape)
+    usual = shape.usual()
     columns = {int(r): i for i, r in enumerate(shape.ranks)}
-    out = np.zeros((len(new), len(alignment.ranks)))
+    out = np.zeros((1, len(new), len(alignment.ranks)))
     for column, rank in enumerate(alignment.ranks.tolist()):
         if rank in columns:
-            out[known, column] = duration[at[known], columns[rank]]
-    moved, spreads = np.zeros(len(new)), np.zeros(len(new))
-    moved[known], spreads[known] = transfer[at[known]], spread[at[known]]
-    return Expectation(out, moved, spreads, len(shape.durations))
+            out[0, known, column] = usual.duration_of(at[known], columns[rank])
+    moved = np.zeros((1, len(new)))
+    moved[0, known] = usual.transfer_of(at[known])
+    return Expectation(out, moved, usual.steps)

@@ -123,22 +123,23 @@ def _slow(judged: Durations, settings: Settings) -> tuple[Bool, Bool]:
     A rank's largest deviations are judged together: of n kernels, k or more beyond the k-th
     largest deviation have a chance of at most ``(n p)^k / k!``.
     """
-    count = judged.rank_p.size
+    count = judged.excess.shape[1]
     large = judged.judged & (judged.excess >= settings.min_kernel_excess * judged.expected)
     nodes = np.zeros(large.shape, dtype=np.bool_)
     for column in np.flatnonzero(large.any(axis=0)):
-        p = np.sort(judged.p[large[:, column], column])[:_MOST_JOINT]
+        mine = np.flatnonzero(large[:, column])
+        z = judged.z(mine, column)
+        p = np.sort(judged.p(z))[:_MOST_JOINT]
         k = np.arange(1, len(p) + 1)
         expected = np.maximum(judged.judged[:, column].sum() * p, 1e-300)
         chance = np.exp(k * np.log(expected) - np.cumsum(np.log(k)))
         if chance.min() * len(p) * count <= settings.false_alarm_rate:
-            nodes[:, column] = large[:, column] & (judged.z[:, column] >= _JOINT_Z)
-    ranks = (
-        (judged.rank_excess >= settings.min_rank_excess)
-        & (judged.rank_p * count <= settings.false_alarm_rate)
-        & (judged.breadth >= _BROAD)
-        & (count > 1)  # a rank alone has nobody to be slower than
-    )
+            nodes[mine, column] = z >= _JOINT_Z
+    ranks = judged.rank_excess >= settings.min_rank_excess
+    ranks &= count > 1  # a rank alone has nobody to be slower than
+    if ranks.any():
+        ranks &= judged.rank_p * count <= settings.false_alarm_rate
+        ranks &= judged.breadth >= _BROAD
     return nodes, ranks
 
 
@@ -274,11 +275,12 @@ def _slow_suspect(
     if whole:
         nodes = np.flatnonzero(judged.judged[:, column])
         sided = judged.sided[nodes, column].any()
-        z, p = float(judged.rank_z[column]), float(judged.rank_p[column]) * judged.rank_p.size
+        z, p = float(judged.rank_z[column]), float(judged.rank_p[column]) * len(judged.rank_p)
     else:
         sided = judged.sided[nodes, column].all()
-        z = float(judged.z[nodes, column].max())
-        p = float(judged.p[nodes, column].min()) * int(judged.judged.sum())
+        deviations = judged.z(nodes, column)
+        z = float(deviations.max())
+        p = float(judged.p(deviations).min()) * int(judged.judged.sum())
     nodes = nodes[np.argsort(-judged.excess[nodes, column], kind="stable")]
     return Suspect(
         columns=[column],
