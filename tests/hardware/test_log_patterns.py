@@ -16,7 +16,7 @@ LINES = [
     ),
     (
         (
-            "Okt 06 17:59:27 balrog kernel: NVRM: Xid (PCI:0000:01:00): 79, pid=1122, GPU has fallen "
+            "Okt 06 17:59:27 b kernel: NVRM: Xid (PCI:0000:01:00): 79, pid=1122, GPU has fallen "
             "off the bus."
         ),
         ("xid", "79", "0000:01:00"),
