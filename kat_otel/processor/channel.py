@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import grpc
 
 from kat_otel.config import Endpoint, ExporterConfig, ReceiverConfig, on_loopback
 from kat_otel.errors import ConfigError
+from kat_otel.processor.listen import read_pem, server_context
 
 __all__ = ["listen", "open_channel"]
 
@@ -44,6 +44,8 @@ def listen(server: grpc.Server, config: ReceiverConfig) -> int:
     try:
         if config.tls is None:
             return server.add_insecure_port(endpoint)
+        # gRPC says nothing about unusable files until the first handshake fails.
+        server_context(config.tls, "receiver.tls")
         pair = (
             _read(config.tls.key_file, "receiver.tls.key_file"),
             _read(config.tls.cert_file, "receiver.tls.cert_file"),
@@ -59,9 +61,4 @@ def listen(server: grpc.Server, config: ReceiverConfig) -> int:
 
 
 def _read(path: str | None, key: str) -> Any:
-    if path is None:
-        return None
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{key}: {path} cannot be read ({error})") from error
+    return None if path is None else read_pem(path, key)

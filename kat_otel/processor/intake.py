@@ -1,6 +1,6 @@
 """The bounded queue between the receiver's threads and the judge's.
 
-What is accepted here is what the receiver acknowledges; a write-ahead log goes here too.
+What is accepted here has been logged before (see ``ingest.py``), and is acknowledged.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
+from kat_otel.processor.exporter import Signal
 from kat_otel.spans import SpanTable
 
 __all__ = ["Batch", "Intake"]
@@ -16,19 +17,23 @@ __all__ = ["Batch", "Intake"]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Spans of one request.
+    """One request.
 
     Attributes:
-        table: the decoded spans.
-        received: when they came, seconds of the processor's monotonic clock.
+        table: the decoded spans; None for logs and metrics.
+        received: when it came, seconds of the processor's monotonic clock.
         size: wire bytes.
         receipt: its number in the log.
+        signal: what it carries.
+        data: the request's bytes, of logs and metrics only: they are passed on as they came.
     """
 
-    table: SpanTable
+    table: SpanTable | None
     received: float
     size: int
     receipt: int = 0
+    signal: Signal = "traces"
+    data: bytes = b""
 
 
 class Intake:
@@ -56,7 +61,7 @@ class Intake:
             return True
 
     def release(self, size: int) -> None:
-        """Gives back the room of a request that could not be decoded."""
+        """Gives back the room of a request that was not taken."""
         with self._changed:
             self._used -= size
             self._decoding -= 1

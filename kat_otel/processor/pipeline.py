@@ -21,6 +21,7 @@ from kat_otel.otlp import encode_requests
 from kat_otel.otlp.signals import LogEvent, encode_logs
 from kat_otel.processor.assembler import AssembledStep, Assembler, LateSpans
 from kat_otel.processor.exporter import Payload
+from kat_otel.processor.hardware import HardwareJoin
 from kat_otel.processor.incidents import IncidentJournal
 from kat_otel.processor.intake import Batch
 from kat_otel.processor.judges import Judges
@@ -88,23 +89,41 @@ class Pipeline:
         self._on_report = on_report
         self._assembler = Assembler(config.assembler)
         self._journal = IncidentJournal(config.logs, config.traces)
+        self._hardware = HardwareJoin(config.hardware)
         self._measurements = Measurements(time.time_ns())
         self._metrics_due = now + config.metrics.interval
         self._next_shown: dict[str, float] = {}
 
     def take(self, batch: Batch) -> None:
-        """Takes the spans of one request, judges the steps that they complete."""
+        """Takes the spans of one request, judges the steps that they complete.
+
+        Logs and metrics are passed on as they came.
+        """
         mine = (batch.receipt,)
         self._ledger.claim(mine)
-        arrivals = self._assembler.add(batch.table, batch.received, batch.receipt)
-        self._ledger.claim(mine * arrivals.waiting)
-        self._books.count("dropped", arrivals.repeated, "repeated")
-        for table in arrivals.foreign:
-            self._send_spans(table, mine)
-        for late in arrivals.late:
-            self._send_late(late, mine)
+        if batch.table is None:
+            self._pass_on(batch, mine)
+        else:
+            self._assemble(batch, batch.table, mine)
         self.advance(batch.received)
         self._ledger.release(mine)
+
+    def _assemble(self, batch: Batch, table: SpanTable, mine: tuple[int, ...]) -> None:
+        arrivals = self._assembler.add(table, batch.received, batch.receipt)
+        self._ledger.claim(mine * arrivals.waiting)
+        self._books.count("dropped", arrivals.repeated, "repeated")
+        for foreign in arrivals.foreign:
+            self._send_spans(foreign, mine)
+        for late in arrivals.late:
+            self._send_late(late, mine)
+
+    def _pass_on(self, batch: Batch, mine: tuple[int, ...]) -> None:
+        if batch.signal != "traces":
+            self._hardware.take(batch.signal, batch.data)
+        if self._sink is None:
+            self._books.mark(f"{batch.signal} requests without an exporter")
+            return
+        self._offer(Payload(batch.signal, batch.data, receipts=mine))
 
     def advance(self, now: float) -> None:
         """Judges what is due at ``now``, sends the metrics if they are."""
@@ -137,6 +156,7 @@ class Pipeline:
         # Workers may call a collective a kernel: what its name tells is used from here on.
         step = replace(step, table=classify(step.table)[0])
         report = self._judge(step)
+        self._hardware.explain(report, step.table, now)
         failed = report.abstained is not None and report.abstained.reason == _FAILED
         active = [incident for incident in report.incidents if incident.status != "resolved"]
         whole = bool(active) and self._journal.leaves_whole(active, now)

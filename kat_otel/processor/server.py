@@ -13,8 +13,9 @@ from typing import Self
 
 from kat_otel.config import Config, DetectorConfig
 from kat_otel.errors import KatError
-from kat_otel.processor.exporter import Exporter, Payload
+from kat_otel.processor.exporter import Exporter
 from kat_otel.processor.health import HealthServer
+from kat_otel.processor.ingest import Ingest
 from kat_otel.processor.intake import Intake
 from kat_otel.processor.judges import Judge, Judges
 from kat_otel.processor.pipeline import Pipeline
@@ -57,9 +58,8 @@ class Processor:
         self._intake = Intake(config.receiver.queue_size_mib * 2**20)
         endpoint = config.exporter.endpoint
         self._exporter = Exporter(config.exporter, self.books) if endpoint else None
-        self._receiver = Receiver(
-            config.receiver, self._intake, self.books, self._clock, self._pass_on
-        )
+        self._ingest = Ingest(config.receiver, self._intake, self.books, self._clock)
+        self._receiver = Receiver(config.receiver, self._ingest)
         self._pipeline = Pipeline(
             config,
             Judges(judge or partial(_detector, config.detector), self.books),
@@ -139,12 +139,6 @@ class Processor:
         if self._health:
             self._health.stop()
         logger.info("stopped; spans: %s", self.books.balance())
-
-    def _pass_on(self, payload: Payload) -> bool:
-        if self._exporter is None:
-            self.books.mark(f"{payload.signal} requests without an exporter")
-            return True
-        return self._exporter.try_offer(payload)
 
     def _state(self) -> tuple[bool, dict[str, object]]:
         healthy = self._failure is None and not self._intake.closed

@@ -134,13 +134,16 @@ def test_single_bad_spans_are_told_in_the_partial_success(fleet, connect, judge_
 
 def test_an_oversize_request_is_refused_for_good(connect, judge_class):
     receiver = ReceiverConfig(endpoint="127.0.0.1:0", max_recv_msg_size_mib=1)
-    with (
-        Processor(config(None, receiver=receiver), judge=judge_class) as processor,
-        pytest.raises(grpc.RpcError) as caught,
-    ):
-        connect(processor.port)(bytes(2 * 2**20), timeout=20)
-    # Without RetryInfo senders take this for permanent, as they should.
-    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    with Processor(config(None, receiver=receiver), judge=judge_class) as processor:
+        export = connect(processor.port)
+        with pytest.raises(grpc.RpcError) as large:
+            export(bytes(2**20 + 1), timeout=20)
+        with pytest.raises(grpc.RpcError) as huge:
+            export(bytes(3 * 2**20), timeout=20)
+    assert large.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    # gRPC's own answer: without RetryInfo senders take it for permanent, as they should.
+    assert huge.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert DETAILS_KEY not in dict(huge.value.trailing_metadata())
 
 
 def test_overload_is_unavailable_with_the_time_to_wait(fleet, connect, judge_class):

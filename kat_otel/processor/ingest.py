@@ -1,0 +1,203 @@
+"""What becomes of a request, whichever server it came through: taken, invalid or not now.
+
+The order is a promise: room is reserved, the bytes are understood, the log has them, and only
+then are they queued and acknowledged. A handler never waits for other requests' spans: what
+belongs to one step may stand behind its own request in a sender's queue.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol
+
+from google.protobuf.message import DecodeError as ProtobufDecodeError
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+
+from kat_otel.config import ReceiverConfig
+from kat_otel.errors import DecodeError, LogFailedError, LogFullError
+from kat_otel.otlp import Rejected, decode_traces
+from kat_otel.processor.exporter import Signal
+from kat_otel.processor.intake import Batch, Intake
+from kat_otel.spans import SpanTable
+from kat_otel.telemetry import Books
+
+__all__ = ["Answer", "Ingest", "Log", "NoLog", "Outcome"]
+
+Outcome = Literal["taken", "invalid", "busy", "closing"]
+"""``invalid`` is for good: sent again it fails again. ``busy`` and ``closing``: try later."""
+
+_PASSED_ON: Final[dict[Signal, Any]] = {
+    "logs": ExportLogsServiceRequest,
+    "metrics": ExportMetricsServiceRequest,
+}
+_LONGEST_MESSAGE: Final = 1_000  # gRPC's headers hold 8 KiB, and messages may quote the request
+_SAY_EVERY_S: Final = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+class Log(Protocol):
+    """Holds what is acknowledged until it is settled; ``wal.WriteAheadLog`` is one."""
+
+    def append(self, signal: Signal, data: bytes, received_ns: int) -> int:
+        """Returns a request's receipt once it is on disk.
+
+        Args:
+            signal: what it carries.
+            data: the request, in protobuf form.
+            received_ns: Unix ns.
+
+        Raises:
+            LogFullError: there is no room now.
+            LogFailedError: it could not be written.
+        """
+        ...
+
+
+class NoLog:
+    """Receipts for requests that are kept in memory only."""
+
+    def __init__(self) -> None:
+        self._next = itertools.count(1)
+
+    def append(self, signal: Signal, data: bytes, received_ns: int) -> int:
+        """Returns the next number."""
+        del signal, data, received_ns
+        return next(self._next)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a sender is told.
+
+    Attributes:
+        outcome: see :data:`Outcome`.
+        message: why it was not taken, or why single spans were not.
+        rejected: spans rejected for good in a request that was taken.
+        retry_after: seconds, for ``busy`` and ``closing``.
+    """
+
+    outcome: Outcome
+    message: str = ""
+    rejected: int = 0
+    retry_after: float = 0.0
+
+
+class Ingest:
+    """Takes requests from the threads of all servers.
+
+    Args:
+        config: the receiver's settings.
+        intake: takes what was acknowledged.
+        books: counts it.
+        clock: monotonic seconds.
+        log: where it is kept; memory only if None.
+    """
+
+    def __init__(
+        self,
+        config: ReceiverConfig,
+        intake: Intake,
+        books: Books,
+        clock: Callable[[], float] = time.monotonic,
+        log: Log | None = None,
+    ) -> None:
+        self._retry_after = config.retry_after
+        self._intake = intake
+        self._books = books
+        self._clock = clock
+        self._log: Log = NoLog() if log is None else log
+        self._said: dict[str, tuple[float, int]] = {}
+        self._said_lock = threading.Lock()
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing is taken any more."""
+        return self._intake.closed
+
+    def submit(self, signal: Signal, data: bytes, peer: str) -> Answer:
+        """Takes a request, or says why not. Blocks for decoding and for the log, no longer.
+
+        Args:
+            signal: what it carries.
+            data: the export request in protobuf form, unpacked.
+            peer: who sent it, for messages.
+        """
+        received = self._clock()
+        if not self._intake.reserve(len(data)):
+            return self.refuse()
+        accepted = False
+        try:
+            table, rejected = _read(signal, data)
+            if data and (table is None or len(table)):
+                receipt = self._log.append(signal, data, time.time_ns())
+                if table is not None:
+                    self._books.count("acknowledged", len(table))
+                kept = data if table is None else b""
+                self._intake.accept(Batch(table, received, len(data), receipt, signal, kept))
+                accepted = True
+        except DecodeError as error:
+            return self.invalid(str(error), peer)
+        except MemoryError:
+            return self.refuse("out of memory, send again later")
+        except LogFullError as error:
+            self._say("the log is full", str(error))
+            return self.refuse("the log is full, send again later")
+        except LogFailedError as error:
+            self._say("the log failed", str(error))
+            return self.refuse("the log cannot be written, send again later")
+        finally:
+            if not accepted:
+                self._intake.release(len(data))
+        self._books.count("invalid", rejected.spans)
+        return Answer("taken", rejected.reason[:_LONGEST_MESSAGE], rejected.spans)
+
+    def invalid(self, message: str, peer: str) -> Answer:
+        """Refuses a request for good, counted and logged."""
+        self._books.mark("requests invalid")
+        self._say("requests refused for good", f"from {peer}: {message}")
+        return Answer("invalid", message[:_LONGEST_MESSAGE])
+
+    def refuse(self, message: str = "queue full, send again later") -> Answer:
+        """Refuses a request for now, counted."""
+        self._books.mark("requests refused")
+        if self._intake.closed:
+            return Answer("closing", "shutting down", retry_after=self._retry_after)
+        return Answer("busy", message, retry_after=self._retry_after)
+
+    def _say(self, topic: str, detail: str) -> None:
+        # One line a topic and interval: a sender's broken batches must not fill the disk.
+        now = time.monotonic()
+        with self._said_lock:
+            last, unsaid = self._said.get(topic, (-_SAY_EVERY_S, 0))
+            if now - last < _SAY_EVERY_S:
+                self._said[topic] = (last, unsaid + 1)
+                return
+            self._said[topic] = (now, 0)
+        more = f" (and {unsaid:,} more before)" if unsaid else ""
+        logger.warning("%s%s: %s", topic, more, detail[:_LONGEST_MESSAGE])
+
+
+def _read(signal: Signal, data: bytes) -> tuple[SpanTable | None, Rejected]:
+    """Returns a request's spans, None for logs and metrics, and what was wrong with single ones.
+
+    Raises:
+        DecodeError: it is not a request of this signal.
+    """
+    rejected = Rejected()
+    if signal == "traces":
+        return decode_traces(data, rejected=rejected), rejected
+    try:
+        # Requests are joined byte by byte on their way out: one bad one would spoil others.
+        _PASSED_ON[signal].FromString(data)
+    except ProtobufDecodeError as error:
+        raise DecodeError(f"request of {len(data):,} bytes: not OTLP {signal} ({error})") from error
+    return None, rejected
