@@ -70,7 +70,8 @@ class Receiver(grpc.GenericRpcHandler):
                 ("grpc.max_receive_message_length", 2 * self._limit),
                 ("grpc.per_message_decompression", 0),  # unpacked here, within the limit
                 ("grpc.so_reuseport", 0),  # a second processor on the port must be an error
-                ("grpc.max_concurrent_streams", 4 * self._config.max_concurrent_requests),
+                # gRPC resets the calls beyond it (UNAVAILABLE) rather than letting them wait.
+                ("grpc.max_concurrent_streams", 1_024),
                 # Collectors may ping, also when idle, and a peer that is gone is found out.
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
