@@ -32,6 +32,8 @@ _HANDSHAKE_S: Final = 10.0
 _IDLE_S: Final = 75
 """Between two requests of a connection; collectors keep theirs open."""
 _HEADER_BYTES: Final = 65_536
+_DISCARDED: Final = 16
+"""A refused body is read and thrown away up to this many times the largest one."""
 
 logger = logging.getLogger(__name__)
 _wire = logging.getLogger(f"{__name__}.wire")
@@ -241,8 +243,7 @@ class _Connection(HttpToolsProtocol):
         if not self._headers_complete:
             if self._received > _HEADER_BYTES:
                 self._refuse("431 Request Header Fields Too Large")
-        elif self._received > self._max_body + 4 * _HEADER_BYTES:
-            # Counted on the wire: chunk headers and trailers never reach the application.
+        elif self._received > self._wire_limit:
             self._refuse("413 Content Too Large")
 
     def on_message_begin(self) -> None:
@@ -256,6 +257,17 @@ class _Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._receiving = False
+
+    @property
+    def _wire_limit(self) -> int:
+        """Bytes a request may have on the wire: chunk headers and trailers count, which never
+        reach the application.
+
+        What was answered before it had come whole is read on and thrown away, up to a point: who
+        is still sending sees a reset connection instead of the answer, and would try again.
+        """
+        allowed = self._max_body + 4 * _HEADER_BYTES
+        return allowed if self._under_way else _DISCARDED * allowed
 
     @property
     def _under_way(self) -> bool:
@@ -286,7 +298,8 @@ class _Connection(HttpToolsProtocol):
             self._refuse("408 Request Timeout")
 
     def _refuse(self, status: str, headers: str = "") -> None:
-        if not (self._under_way and self.cycle.response_started):
+        answered = self._headers_complete and not self._under_way
+        if not (answered or (self._under_way and self.cycle.response_started)):
             head = f"HTTP/1.1 {status}\r\n{headers}content-length: 0\r\nconnection: close\r\n\r\n"
             self.transport.write(head.encode())
         self.transport.close()
@@ -326,6 +339,6 @@ def _announced(scope: Scope) -> int:
 
 
 async def _answer(send: Send, status: int) -> None:
-    headers = [(b"content-length", b"0"), (b"connection", b"close")]
+    headers = [(b"content-length", b"0")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -158,13 +158,13 @@ class Ingest:
             if not accepted:
                 self._intake.release(len(data))
         self._books.count("invalid", rejected.spans)
-        return Answer("taken", rejected.reason[:_LONGEST_MESSAGE], rejected.spans)
+        return Answer("taken", _sendable(rejected.reason), rejected.spans)
 
     def invalid(self, message: str, peer: str) -> Answer:
         """Refuses a request for good, counted and logged."""
         self._books.mark("requests invalid")
         self._say("requests refused for good", f"from {peer}: {message}")
-        return Answer("invalid", message[:_LONGEST_MESSAGE])
+        return Answer("invalid", _sendable(message))
 
     def refuse(self, message: str = "queue full, send again later") -> Answer:
         """Refuses a request for now, counted."""
@@ -184,6 +184,11 @@ class Ingest:
             self._said[topic] = (now, 0)
         more = f" (and {unsaid:,} more before)" if unsaid else ""
         logger.warning("%s%s: %s", topic, more, detail[:_LONGEST_MESSAGE])
+
+
+def _sendable(message: str) -> str:
+    """Returns a message that may quote a request's own bytes, in a form that any peer can read."""
+    return message[:_LONGEST_MESSAGE].encode(errors="replace").decode()
 
 
 def _read(signal: Signal, data: bytes) -> tuple[SpanTable | None, Rejected]:

@@ -11,7 +11,7 @@ from google.protobuf import any_pb2, descriptor_pb2, duration_pb2, message_facto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError as ProtobufDecodeError
 
-__all__ = ["DETAILS_KEY", "pack_retry_info", "read_retry_delay"]
+__all__ = ["DETAILS_KEY", "pack_retry_info", "pack_status", "read_retry_delay"]
 
 DETAILS_KEY: Final = "grpc-status-details-bin"
 """Trailing metadata that carries the status with its details."""
@@ -71,6 +71,11 @@ def pack_retry_info(code: int, message: str, delay_s: float) -> bytes:
     status = _Status(code=code, message=message)
     status.details.add(type_url=_TYPE_URL, value=info.SerializeToString())
     return status.SerializeToString()
+
+
+def pack_status(code: int, message: str) -> bytes:
+    """Returns the bytes of a status without details, the body of OTLP/HTTP's errors."""
+    return _Status(code=code, message=message).SerializeToString()
 
 
 def read_retry_delay(details: bytes) -> float | None:

@@ -15,6 +15,7 @@ from kat_otel.config import Config, DetectorConfig
 from kat_otel.errors import KatError
 from kat_otel.processor.exporter import Exporter
 from kat_otel.processor.health import HealthServer
+from kat_otel.processor.http_receiver import HttpReceiver
 from kat_otel.processor.ingest import Ingest
 from kat_otel.processor.intake import Intake
 from kat_otel.processor.judges import Judge, Judges
@@ -60,6 +61,9 @@ class Processor:
         self._exporter = Exporter(config.exporter, self.books) if endpoint else None
         self._ingest = Ingest(config.receiver, self._intake, self.books, self._clock)
         self._receiver = Receiver(config.receiver, self._ingest)
+        self._http = (
+            HttpReceiver(config.receiver, self._ingest) if config.receiver.http.endpoint else None
+        )
         self._pipeline = Pipeline(
             config,
             Judges(judge or partial(_detector, config.detector), self.books),
@@ -80,6 +84,11 @@ class Processor:
         return self._receiver.port
 
     @property
+    def http_port(self) -> int | None:
+        """The port that receives OTLP over HTTP, if one is configured."""
+        return self._http.port if self._http else None
+
+    @property
     def health_port(self) -> int | None:
         """The port that answers health checks, if one is configured."""
         return self._health.port if self._health else None
@@ -93,6 +102,12 @@ class Processor:
         if self._config.health.endpoint:
             self._health = HealthServer(self._config.health.endpoint, self._state)
         self._receiver.start()
+        if self._http:
+            try:
+                self._http.start()
+            except BaseException:
+                self._receiver.stop(0)
+                raise
         if self._exporter:
             self._exporter.start()
         self._thread.start()
@@ -130,6 +145,8 @@ class Processor:
             return max(0.0, deadline - self._clock())
 
         self._intake.close()  # new requests get UNAVAILABLE while those under way finish
+        if self._http:
+            self._http.stop(left() / 8)
         self._receiver.stop(left() / 4)
         self._thread.join(left() / 2)
         if self._thread.is_alive():
