@@ -47,6 +47,11 @@ class Detector:
         baseline: a healthy recording of the same work: believed at once, where history has
             to be gathered first.
         xp: array namespace for the statistics (``array_api_compat.numpy`` if not given).
+
+    Attributes:
+        history: healthy steps.
+        tracker: incidents that go on.
+        gaps: launch gaps of earlier steps, ns. These three are all that it has learnt.
     """
 
     def __init__(
@@ -58,10 +63,10 @@ class Detector:
     ) -> None:
         self._settings = settings or Settings()
         self._xp = xp
-        self._history = History(self._settings.history_steps)
+        self.history = History(self._settings.history_steps)
         self._baseline: History | None = None
-        self._tracker = Tracker(self._settings)
-        self._gaps: deque[float] = deque(maxlen=2 * self._settings.history_steps)
+        self.tracker = Tracker(self._settings)
+        self.gaps: deque[float] = deque(maxlen=2 * self._settings.history_steps)
         if baseline is not None:
             self._baseline = History(self._settings.history_steps)
             for step in np.unique(baseline.step).tolist():
@@ -87,7 +92,7 @@ class Detector:
         incidents: list[Incident] = []
         if reason is None and alignment.total:
             incidents = self._incidents(table, step, alignment, measured)
-        touched = self._tracker.update(incidents, measured.longest_ns)
+        touched = self.tracker.update(incidents, measured.longest_ns)
         return Report(
             instance=instance_of(table),
             source=source_of(table, clock),
@@ -109,10 +114,10 @@ class Detector:
         settings, xp = self._settings, self._xp
         met = meetings(table, measured, alignment)
         bound = anchors(table, measured, alignment, met)
-        late = lateness(met, bound, alignment, measured, settings, gaps=self._gaps, xp=xp)
+        late = lateness(met, bound, alignment, measured, settings, gaps=self.gaps, xp=xp)
         gap = entry_gap(met, bound)
         if gap is not None:
-            self._gaps.append(gap)
+            self.gaps.append(gap)
         usual = self._expectation(alignment)
         few = len(alignment.ranks) <= 2 and usual is not None
         work = durations(
@@ -122,7 +127,7 @@ class Detector:
         blamed = suspects(judged, settings)
         changed = [*group_changes(judged, usual, settings), *slow_stages(judged, settings)]
         if not blamed and not changed:
-            self._history.remember(alignment, measured, met)
+            self.history.remember(alignment, measured, met)
         incidents = [suspect_incident(s, judged, settings) for s in blamed]
         incidents += [change_incident(c, judged, settings) for c in changed]
         return sorted(incidents, key=lambda i: -i.impact_ns)
@@ -131,7 +136,7 @@ class Detector:
         if self._baseline is not None:
             usual = self._baseline.expect(alignment, mapped=True)
             return None if usual is None else replace(usual, trusted=True)
-        usual = self._history.expect(alignment)
+        usual = self.history.expect(alignment)
         return usual if usual and usual.steps >= self._settings.min_history else None
 
     def _learn(self, table: SpanTable, into: History) -> None:

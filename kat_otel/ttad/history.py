@@ -21,11 +21,13 @@ from kat_otel.ttad.features import Features
 from kat_otel.ttad.loops import median
 from kat_otel.ttad.meetings import Meetings
 
-__all__ = ["Expectation", "History"]
+__all__ = ["Expectation", "History", "Key", "Shape"]
 
 Float = NDArray[np.float64]
+Key = tuple[bytes, bytes, bytes]
+"""Streams, work and ranks of a step: what two steps share if they mean the same work."""
 
-_MAX_SIGNATURES = 8
+MAX_SIGNATURES = 8
 """Distinct step shapes remembered: batch buckets, prefill and decode."""
 
 _MAX_CELLS = 4_000_000
@@ -51,7 +53,7 @@ class Expectation:
     @cached_property
     def duration(self) -> Float:
         """Median of each node on each rank, ns ``(N, R)``."""
-        nodes = np.arange(self.durations.shape[1])
+        nodes = np.arange(self.durations.shape[1], dtype=np.int64)
         ranks = range(self.durations.shape[2])
         columns = [self.duration_of(nodes, rank) for rank in ranks]
         return np.stack(columns, axis=1) if columns else np.zeros((len(nodes), 0))
@@ -78,8 +80,16 @@ def _medians(steps: Any, nodes: Any, rank: int) -> Any:
 
 
 @dataclass(slots=True)
-class _Shape:
-    """The remembered steps of one signature: a ring of ``limit`` of them."""
+class Shape:
+    """The remembered steps of one signature: a ring of ``limit`` of them.
+
+    Attributes:
+        streams: stream class of each node, int32 ``(N,)``.
+        names: kernel family of each node.
+        ranks: int32 ``(R,)``, ascending.
+        durations: ns ``(limit, N, R)``, 0 where a rank lacks the node.
+        transfers: ns ``(limit, N)``, 0 where nothing meets.
+    """
 
     streams: NDArray[np.int32]
     names: list[str]
@@ -101,16 +111,31 @@ class History:
 
     def __init__(self, steps: int) -> None:
         self._limit = steps
-        self._shapes: OrderedDict[tuple[bytes, bytes, bytes], _Shape] = OrderedDict()
+        self._shapes: OrderedDict[Key, Shape] = OrderedDict()
+
+    def shapes(self) -> list[tuple[Key, Shape]]:
+        """Returns what is remembered, the least recently used first; arrays are not copied."""
+        return list(self._shapes.items())
+
+    def ring(self, nodes: int, ranks: int) -> int:
+        """Returns how many steps of a shape are remembered."""
+        return max(1, min(self._limit, _MAX_CELLS // max(nodes * ranks, 1)))
+
+    def adopt(self, key: Key, shape: Shape) -> None:
+        """Takes a shape that was remembered elsewhere as the most recently used."""
+        self._shapes[key] = shape
+        self._shapes.move_to_end(key)
+        while len(self._shapes) > MAX_SIGNATURES:
+            self._shapes.popitem(last=False)
 
     def remember(self, alignment: Alignment, features: Features, met: Meetings) -> None:
         """Adds a healthy step; the least recently used shape is forgotten first."""
         key = (*alignment.signature(), alignment.ranks.tobytes())
         shape = self._shapes.get(key)
         if shape is None:
-            size = max(1, min(self._limit, _MAX_CELLS // max(features.duration.size, 1)))
             nodes, ranks = features.duration.shape
-            shape = self._shapes[key] = _Shape(
+            size = self.ring(nodes, ranks)
+            shape = Shape(
                 alignment.stream,
                 alignment.names,
                 alignment.ranks,
@@ -118,9 +143,7 @@ class History:
                 np.empty((size, nodes, ranks)),  # memory is taken as the steps come
                 np.zeros((size, nodes)),
             )
-        self._shapes.move_to_end(key)
-        while len(self._shapes) > _MAX_SIGNATURES:
-            self._shapes.popitem(last=False)
+        self.adopt(key, shape)
         place_of = shape.count % shape.limit
         np.multiply(features.duration, features.present, out=shape.durations[place_of])
         shape.transfers[place_of] = 0.0
@@ -145,7 +168,7 @@ class History:
         return _mapped(shape, alignment)
 
 
-def _mapped(shape: _Shape, alignment: Alignment) -> Expectation | None:
+def _mapped(shape: Shape, alignment: Alignment) -> Expectation | None:
     names = alignment.names
     tokens = {name: i for i, name in enumerate(dict.fromkeys([*shape.names, *names]))}
     old = np.array([tokens[n] for n in shape.names], np.int32)

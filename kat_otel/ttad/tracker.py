@@ -10,14 +10,23 @@ import msgspec
 from kat_otel.ttad.settings import Settings
 from kat_otel.verdict import Incident
 
-__all__ = ["Tracker"]
+__all__ = ["Life", "Tracker"]
 
 _MAX_STEPS_LISTED = 1000
-_MAX_LIVE = 1000
+MAX_LIVE = 1000
 
 
 @dataclass(slots=True)
-class _Life:
+class Life:
+    """An incident that goes on, with what decides about it.
+
+    Attributes:
+        incident: as last reported.
+        impacts: sum of its impacts over its occurrences, ns.
+        silent: steps since it was last seen.
+        kinds: impacts by the kind that single steps showed, ns.
+    """
+
     incident: Incident
     impacts: float
     silent: int = 0
@@ -33,10 +42,18 @@ class Tracker:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._live: OrderedDict[tuple[object, ...], _Life] = OrderedDict()
+        self._live: OrderedDict[tuple[object, ...], Life] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._live)
+
+    def lives(self) -> list[Life]:
+        """Returns the incidents that go on, the oldest first; nothing is copied."""
+        return list(self._live.values())
+
+    def adopt(self, life: Life) -> None:
+        """Goes on with an incident that was tracked elsewhere."""
+        self._live[self._key(life.incident)] = life
 
     def update(self, seen: list[Incident], step_length_ns: float) -> list[Incident]:
         """Takes the incidents of one step, in step order.
@@ -59,7 +76,7 @@ class Tracker:
                 life.incident.status = "resolved"
                 touched.append(life.incident)
                 del self._live[key]
-        while len(self._live) > _MAX_LIVE:
+        while len(self._live) > MAX_LIVE:
             self._live.popitem(last=False)
         return sorted(touched, key=lambda i: -i.impact_ns)
 
@@ -73,7 +90,7 @@ class Tracker:
         life = self._live.get(key)
         weight = float(max(incident.impact_ns, 1))
         if life is None:
-            life = self._live[key] = _Life(incident, weight, kinds={incident.kind: weight})
+            life = self._live[key] = Life(incident, weight, kinds={incident.kind: weight})
         else:
             old, life.silent = life.incident, 0
             life.impacts += weight
