@@ -99,6 +99,8 @@ class Shape:
     transfers: Float
     count: int = 0
     """Steps ever remembered; the next goes to ``count % limit``."""
+    saved: tuple[int, bytes] | None = None
+    """Count and bytes when it was last written down: what has not changed costs nothing."""
 
     def usual(self) -> Expectation:
         """What its steps say; valid until the next is remembered."""
