@@ -22,7 +22,7 @@ test-slow: ## the tests of more than ten seconds
 	@scripts/make-venv dev
 	@$(PYTEST) -q -m slow $(ARGS)
 
-integration: collector ## the tests against a real collector and a real Jaeger
+integration: collector ## the tests against a real collector, Jaeger and Kafka
 	@scripts/make-venv dev
 	@$(PYTEST) -q -m integration $(ARGS)
 

@@ -5,7 +5,7 @@
 # manifest or a version below changes. Their paths are the only thing printed on standard output.
 set -euo pipefail
 
-builder_version=v0.165.0
+builder_version=v0.160.0
 jaeger_version=v1.76.0 # Jaeger 2.13: as a Go module it carries the v1 number
 go_needed=1.26         # what the collector's modules ask for
 
