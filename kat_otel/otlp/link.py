@@ -2,45 +2,174 @@
 
 from __future__ import annotations
 
+import secrets
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from kat_otel.compiled import inline, njit
 from kat_otel.spans import NO_PARENT, SpanTable
 
 __all__ = ["link_parents"]
 
-_ODD = np.uint64(0x9E3779B97F4A7C15)
+_SEED = secrets.randbits(64) | 1
+"""Spreads the ids over the hash table; unknown to senders, who choose the ids."""
+
+_DEEP = 64
+"""Levels that are walked up one by one; a deeper tree is looked at as a whole."""
 
 
 def link_parents(table: SpanTable) -> SpanTable:
     """Returns the table with ``parent`` set to the row whose span id is ``parent_id``.
 
-    A parent is looked for in the same trace only. A span that names itself, or is part of or
-    below a circle of parents, gets NO_PARENT: whoever walks up a table's parents always ends.
+    A parent is looked for in the same trace only, and is the first row with its id (an id that
+    several workers use is taken from the span's own worker, if its spans stand together). A
+    span that names itself, or is part of or below a circle of parents, gets NO_PARENT: whoever
+    walks up a table's parents always ends.
     """
     if len(table) == 0:
         return table
-    keys = _key(table.trace_lo, table.span_id)
-    order = np.argsort(keys, kind="stable")
-    wanted = _key(table.trace_lo, table.parent_id)
-    place = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
-    row = order[place]
-    found = (
-        (table.parent_id != 0)
-        & (table.span_id[row] == table.parent_id)
-        & (table.trace_lo[row] == table.trace_lo)
-        & (table.trace_hi[row] == table.trace_hi)
+    hi, lo, own, wanted, resource = (
+        column if column.flags.writeable else column.copy()
+        for column in map(
+            np.ascontiguousarray,
+            (table.trace_hi, table.trace_lo, table.span_id, table.parent_id, table.resource),
+        )
     )
-    parent = np.where(found, row, NO_PARENT).astype(np.int32)
-    parent[_endless(parent)] = NO_PARENT
+    parent = np.full(len(table), NO_PARENT, np.int32)
+    ids = (hi, lo, own, wanted)
+    # A rank's spans stand together, and the hash table of one rank's ids fits the cache.
+    edges = np.flatnonzero(resource[1:] != resource[:-1]) + 1
+    apart = 0 < len(edges) * 16 <= len(table)
+    bounds = np.concatenate([[0], edges, [len(table)]]) if apart else np.array([0, len(table)])
+    _link(ids, bounds, parent, np.uint64(_SEED))
+    if apart:
+        _link_rest(ids, parent, np.uint64(_SEED))
+    if _is_deep(parent, _DEEP):
+        parent[_endless(parent)] = NO_PARENT
     return table.with_columns(parent=parent)
 
 
-def _key(trace_lo: NDArray[np.uint64], span_id: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    # Ids are unique per trace only. A collision costs a parent, never gives a wrong one:
-    # the match is checked against the ids themselves.
-    with np.errstate(over="ignore"):
-        return span_id ^ (trace_lo * _ODD)
+@inline
+def _hash(trace_lo: Any, span_id: Any, seed: Any, shift: Any) -> Any:
+    mixed = (span_id ^ trace_lo) * seed
+    return np.int64(((mixed ^ (mixed >> np.uint64(32))) * seed) >> shift)
+
+
+@inline
+def _bits(count: int) -> int:
+    """Size of a hash table that is at most half full, as a power of two."""
+    bits = 4
+    while (1 << bits) < 2 * count:
+        bits += 1
+    return bits
+
+
+@njit("void(UniTuple(uint64[::1], 4), int64[::1], int32[::1], uint64)")
+def _link(ids: Any, bounds: Any, parent: Any, seed: Any) -> None:
+    """Sets ``parent`` where it stands within the same stretch of rows."""
+    trace_hi, trace_lo, span_id, parent_id = ids
+    longest = 0
+    for at in range(len(bounds) - 1):
+        longest = max(longest, bounds[at + 1] - bounds[at])
+    slots = np.empty(1 << _bits(longest), np.int32)
+    for number in range(len(bounds) - 1):
+        begin, end = bounds[number], bounds[number + 1]
+        bits = _bits(end - begin)
+        shift, mask = np.uint64(64 - bits), (1 << bits) - 1
+        slots[: 1 << bits] = -1
+        for row in range(begin, end):
+            at = _hash(trace_lo[row], span_id[row], seed, shift)
+            while slots[at] >= 0:
+                other = slots[at]
+                if (
+                    span_id[other] == span_id[row]
+                    and trace_lo[other] == trace_lo[row]
+                    and trace_hi[other] == trace_hi[row]
+                ):
+                    break  # the first row of an id is its span
+                at = (at + 1) & mask
+            if slots[at] < 0:
+                slots[at] = row
+        for row in range(begin, end):
+            if parent_id[row] == 0:
+                continue
+            at = _hash(trace_lo[row], parent_id[row], seed, shift)
+            while slots[at] >= 0:
+                other = slots[at]
+                if (
+                    span_id[other] == parent_id[row]
+                    and trace_lo[other] == trace_lo[row]
+                    and trace_hi[other] == trace_hi[row]
+                ):
+                    parent[row] = other
+                    break
+                at = (at + 1) & mask
+
+
+@njit("void(UniTuple(uint64[::1], 4), int32[::1], uint64)")
+def _link_rest(ids: Any, parent: Any, seed: Any) -> None:
+    """Sets ``parent`` of those still without, who are few, from all rows.
+
+    The hash table holds what is wanted; rows that want the same are chained.
+    """
+    trace_hi, trace_lo, span_id, parent_id = ids
+    missing = 0
+    for row in range(len(parent)):
+        missing += parent[row] < 0 and parent_id[row] != 0
+    if missing == 0:
+        return
+    rows, after = np.empty(missing, np.int32), np.full(missing, -1, np.int32)
+    bits = _bits(missing)
+    shift, mask = np.uint64(64 - bits), (1 << bits) - 1
+    slots = np.full(1 << bits, -1, np.int32)
+    count = 0
+    for row in range(len(parent)):
+        if parent[row] >= 0 or parent_id[row] == 0:
+            continue
+        rows[count] = row
+        at = _hash(trace_lo[row], parent_id[row], seed, shift)
+        while slots[at] >= 0:
+            other = rows[slots[at]]
+            if (
+                parent_id[other] == parent_id[row]
+                and trace_lo[other] == trace_lo[row]
+                and trace_hi[other] == trace_hi[row]
+            ):
+                after[count] = slots[at]
+                break
+            at = (at + 1) & mask
+        slots[at] = count
+        count += 1
+    for row in range(len(parent)):
+        at = _hash(trace_lo[row], span_id[row], seed, shift)
+        while slots[at] >= 0:
+            other = rows[slots[at]]
+            if (
+                parent_id[other] == span_id[row]
+                and trace_lo[other] == trace_lo[row]
+                and trace_hi[other] == trace_hi[row]
+            ):
+                one = slots[at]
+                while one >= 0 and parent[rows[one]] < 0:
+                    parent[rows[one]] = row
+                    one = after[one]
+                break
+            at = (at + 1) & mask
+
+
+@njit("boolean(int32[::1], int64)")
+def _is_deep(parent: Any, most: int) -> bool:
+    """Returns whether a row's way to its root is longer than ``most``, or has no end."""
+    for row in range(len(parent)):
+        at, level = parent[row], 0
+        while at >= 0:
+            level += 1
+            if level > most:
+                return True
+            at = parent[at]
+    return False
 
 
 def _endless(parent: NDArray[np.int32]) -> NDArray[np.bool_]:
