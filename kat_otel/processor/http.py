@@ -29,6 +29,8 @@ _BYTES_PER_S: Final = 65_536
 _WRITE_S: Final = 10.0
 """A peer that reads nothing of our answer for this long is cut off."""
 _HANDSHAKE_S: Final = 10.0
+_SWEEP_S: Final = 1.0
+"""How often the connections are looked at."""
 _IDLE_S: Final = 75
 """Between two requests of a connection; collectors keep theirs open."""
 _HEADER_BYTES: Final = 65_536
@@ -110,7 +112,7 @@ class HttpServer:
             return
         self._server = self._thread = None
         server.end(timeout)
-        thread.join(timeout + 5.0)
+        thread.join(timeout + 2.0)
         if thread.is_alive():
             logger.error("%s: the HTTP server did not end in time", self._name)
 
@@ -170,7 +172,7 @@ class _Server(uvicorn.Server):
             for connection in cast(list[_Connection], list(self.server_state.connections)):
                 connection.sweep(now)
             try:
-                await asyncio.wait_for(self._end.wait(), 1.0)
+                await asyncio.wait_for(self._end.wait(), _SWEEP_S)
             except TimeoutError:
                 continue
 
@@ -282,7 +284,7 @@ class _Connection(HttpToolsProtocol):
         self._begun = time.monotonic()
 
     def sweep(self, now: float) -> None:
-        """Ends the connection if its peer is too slow; called about once a second."""
+        """Ends the connection if its peer is too slow; called every _SWEEP_S."""
         passed, self._last_sweep = now - self._last_sweep, now
         if self.transport.is_closing() or self.flow.write_paused:
             self._stuck_since = self._stuck_since or now
