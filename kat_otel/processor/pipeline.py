@@ -82,7 +82,7 @@ class Pipeline:
         now: float = 0.0,
     ) -> None:
         self._config = config
-        self._ledger = ledger or Ledger(_nothing)
+        self._ledger = Ledger(_nothing) if ledger is None else ledger
         self._judges = judges
         self._sink = sink
         self._books = books
@@ -93,13 +93,21 @@ class Pipeline:
         self._measurements = Measurements(time.time_ns())
         self._metrics_due = now + config.metrics.interval
         self._next_shown: dict[str, float] = {}
+        self._recovered = 0  # receipts up to this one come from a former process
 
-    def take(self, batch: Batch) -> None:
+    def take(self, batch: Batch, *, recovered: bool = False) -> None:
         """Takes the spans of one request, judges the steps that they complete.
 
         Logs and metrics are passed on as they came.
+
+        Args:
+            batch: the request.
+            recovered: it comes from the log of a former process, other batches of its steps may
+                have left before.
         """
         mine = (batch.receipt,)
+        if recovered:
+            self._recovered = batch.receipt
         self._ledger.claim(mine)
         if batch.table is None:
             self._pass_on(batch, mine)
@@ -143,15 +151,27 @@ class Pipeline:
         due = self._assembler.next_deadline()
         return min(due, self._metrics_due) if self._config.metrics.interval else due
 
-    def finish(self, now: float) -> None:
-        """Judges and sends everything that is under assembly, at shutdown."""
+    def finish(self, now: float, *, keep: bool = False) -> None:
+        """Judges and sends everything that is under assembly, at shutdown.
+
+        Args:
+            now: monotonic seconds.
+            keep: steps that are not complete stay in the log, to be joined after a restart by what
+                their other ranks send then.
+        """
         for step in self._assembler.flush():
-            self._handle(step, now)
+            if keep and step.ending != "complete":
+                self._books.mark("steps left in the log")
+            else:
+                self._handle(step, now)
         self._judges.close()
         if self._config.metrics.interval:
             self._send_metrics()
 
     def _handle(self, step: AssembledStep, now: float) -> None:
+        if step.ending != "complete" and min(step.receipts) <= self._recovered:
+            self._send_rest(step)
+            return
         self._books.mark(f"steps {step.ending}")
         # Workers may call a collective a kernel: what its name tells is used from here on.
         step = replace(step, table=classify(step.table)[0])
@@ -230,6 +250,17 @@ class Pipeline:
             notes = "; ".join(filter(None, (notes, f"not judged: {report.abstained.reason}")))
         root = Root(step.instance, step.step, summarised, step.missing_ranks, notes, whole)
         self._send_spans(with_root(marked, bounds, root, active), step.receipts, created=1)
+
+    def _send_rest(self, step: AssembledStep) -> None:
+        """Sends what is left of a step that was at work when a former process died.
+
+        The rest of it may have left then: judged by what is here, ranks would be called missing
+        that were not.
+        """
+        self._books.mark("steps in part after a restart")
+        late = LateSpans(step.instance, step.table, forwarded_whole=False)
+        self._send_late(late, step.receipts)
+        self._ledger.release(step.receipts)
 
     def _send_late(self, late: LateSpans, receipts: tuple[int, ...]) -> None:
         self._books.mark("late spans", len(late.table))

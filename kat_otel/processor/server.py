@@ -8,19 +8,23 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from kat_otel.config import Config, DetectorConfig
-from kat_otel.errors import KatError
+from kat_otel.config import Config, DetectorConfig, WalConfig
+from kat_otel.errors import DecodeError, KatError
+from kat_otel.otlp import Rejected, decode_traces
 from kat_otel.processor.exporter import Exporter
 from kat_otel.processor.health import HealthServer
 from kat_otel.processor.http_receiver import HttpReceiver
 from kat_otel.processor.ingest import Ingest
-from kat_otel.processor.intake import Intake
+from kat_otel.processor.intake import Batch, Intake
 from kat_otel.processor.judges import Judge, Judges
+from kat_otel.processor.ledger import Ledger
 from kat_otel.processor.pipeline import Pipeline
 from kat_otel.processor.receiver import Receiver
+from kat_otel.processor.wal import WriteAheadLog
 from kat_otel.spans import SpanTable
 from kat_otel.telemetry import Books
 from kat_otel.verdict import Report
@@ -57,9 +61,14 @@ class Processor:
         self._config = config
         self._clock = time.monotonic
         self._intake = Intake(config.receiver.queue_size_mib * 2**20)
-        endpoint = config.exporter.endpoint
-        self._exporter = Exporter(config.exporter, self.books) if endpoint else None
-        self._ingest = Ingest(config.receiver, self._intake, self.books, self._clock)
+        self._log = _open_log(config.wal)
+        ledger = Ledger(self._log.settle if self._log else _nothing)
+        self._exporter = (
+            Exporter(config.exporter, self.books, ledger=ledger, durable=self._log is not None)
+            if config.exporter.endpoint
+            else None
+        )
+        self._ingest = Ingest(config.receiver, self._intake, self.books, self._clock, self._log)
         self._receiver = Receiver(config.receiver, self._ingest)
         self._http = (
             HttpReceiver(config.receiver, self._ingest) if config.receiver.http.endpoint else None
@@ -69,6 +78,7 @@ class Processor:
             Judges(judge or partial(_detector, config.detector), self.books),
             self._exporter,
             self.books,
+            ledger=ledger,
             on_report=on_report,
             now=self._clock(),
         )
@@ -99,21 +109,28 @@ class Processor:
         Raises:
             ConfigError: a port or certificate of the settings cannot be used.
         """
-        if self._config.health.endpoint:
-            self._health = HealthServer(self._config.health.endpoint, self._state)
-        self._receiver.start()
-        if self._http:
-            try:
-                self._http.start()
-            except BaseException:
-                self._receiver.stop(0)
-                raise
+        try:
+            self._listen()
+        except BaseException:
+            self._receiver.stop(0)
+            if self._health:
+                self._health.stop()
+            if self._log:
+                self._log.close()
+            raise
         if self._exporter:
             self._exporter.start()
         self._thread.start()
         self._started = True
         where = self._config.exporter.endpoint or "nowhere"
         logger.info("receiving OTLP on port %d, exporting to %s", self.port, where)
+
+    def _listen(self) -> None:
+        if self._config.health.endpoint:
+            self._health = HealthServer(self._config.health.endpoint, self._state)
+        self._receiver.start()
+        if self._http:
+            self._http.start()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits for the judging thread to end by itself, which is a failure.
@@ -134,7 +151,7 @@ class Processor:
 
         Args:
             timeout: seconds for all of it; ``shutdown_timeout`` of the settings if None. What
-                is not sent by then is dropped and counted.
+                is not sent by then stays in the log; without one it is dropped and counted.
         """
         if not self._started:
             return
@@ -150,9 +167,12 @@ class Processor:
         self._receiver.stop(left() / 4)
         self._thread.join(left() / 2)
         if self._thread.is_alive():
-            logger.error("stopping: judging did not end in time, what it holds is lost")
+            kept = "is in the log" if self._log else "is lost"
+            logger.error("stopping: judging did not end in time, what it holds %s", kept)
         if self._exporter:
             self._exporter.stop(left())
+        if self._log and not self._thread.is_alive():
+            self._log.close()
         if self._health:
             self._health.stop()
         logger.info("stopped; spans: %s", self.books.balance())
@@ -165,9 +185,11 @@ class Processor:
 
     def _run(self) -> None:
         try:
+            if self._log:
+                self._recover(self._log)
             while not self._intake.ended:
                 self._turn()
-            self._pipeline.finish(self._clock())
+            self._pipeline.finish(self._clock(), keep=self._log is not None)
         except Exception as error:
             # Nothing may be acknowledged that nobody judges: close, and let wait() tell.
             logger.exception("judging failed")
@@ -175,6 +197,30 @@ class Processor:
             self._intake.close()
         finally:
             self._ended.set()
+
+    def _recover(self, log: WriteAheadLog) -> None:
+        """Takes what a former process acknowledged and did not finish, before anything new."""
+        records = spans = 0
+        for record in log.pending():
+            if self._intake.closed:  # the rest waits in the log for the next start
+                break
+            table = None
+            if record.signal == "traces":
+                try:
+                    table = decode_traces(record.data, rejected=Rejected())
+                except DecodeError as error:  # it was understood once: by another version
+                    logger.warning("the log holds a record, %d, that is not understood: %s", record.id, error)
+                    self.books.mark("log records not understood")
+                    log.settle([record.id])
+                    continue
+                self.books.count("recovered", len(table))
+                spans += len(table)
+            records += 1
+            kept = record.data if table is None else b""
+            batch = Batch(table, self._clock(), len(record.data), record.id, record.signal, kept)
+            self._pipeline.take(batch, recovered=True)
+        if records:
+            logger.info("took %d requests with %d spans from the log", records, spans)
 
     def _turn(self) -> None:
         due = self._pipeline.next_due()
@@ -201,6 +247,16 @@ class Processor:
         self.stop()
         if error is None:
             self.wait(0)  # a failure of the judging thread must not pass unseen
+
+
+def _open_log(config: WalConfig) -> WriteAheadLog | None:
+    if config.directory is None:
+        return None
+    return WriteAheadLog(Path(config.directory).expanduser(), config.max_size_mib * 2**20)
+
+
+def _nothing(receipts: list[int]) -> None:
+    """Settles batches that no log holds."""
 
 
 def _detector(config: DetectorConfig) -> Judge:

@@ -210,6 +210,10 @@ class Backend(grpc.GenericRpcHandler):
         with self.changed:
             return link_parents(concat([SpanTable.empty(), *self.tables]))
 
+    def spans_unlocked(self) -> SpanTable:
+        """As ``spans``, for conditions, which hold the lock already."""
+        return concat([SpanTable.empty(), *self.tables])
+
     def wait_for(self, condition, timeout: float = 20.0) -> None:
         with self.changed:
             assert self.changed.wait_for(condition, timeout), "the backend waited in vain"
