@@ -15,9 +15,18 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from kat_otel.per_string import PerString
 from kat_otel.spans import SpanKind, SpanTable
 
-__all__ = ["COLLECTIVES", "CollectivePattern", "Semantics", "classify", "family", "semantics"]
+__all__ = [
+    "COLLECTIVES",
+    "CollectivePattern",
+    "Semantics",
+    "are_pairwise",
+    "classify",
+    "family",
+    "semantics",
+]
 
 
 class Semantics(IntEnum):
@@ -134,11 +143,23 @@ def classify(
         the :class:`Semantics` of every span, uint8 ``(n,)``.
     """
     kernels = (table.kind == SpanKind.KERNEL) | (table.kind == SpanKind.COLLECTIVE)
-    of_name = np.zeros(len(table.strings), dtype=np.uint8)
-    for index in np.unique(table.name[kernels]):
-        of_name[index] = semantics(table.strings[int(index)], extra)
-    meaning = np.where(kernels, of_name[table.name], 0).astype(np.uint8)
-    told = (table.kind == SpanKind.COLLECTIVE) & (meaning == Semantics.NONE)
+    meaning = np.zeros(len(table), dtype=np.uint8)
+    meaning[kernels] = _meanings(tuple(extra)).of(table.strings, table.name[kernels])
+    told = table.kind == SpanKind.COLLECTIVE
+    told &= meaning == Semantics.NONE
     meaning[told] = Semantics.BARRIER  # the source knows a collective whose name we do not
-    kind = np.where(meaning > 0, np.uint8(SpanKind.COLLECTIVE), table.kind)
-    return table.with_columns(kind=kind), meaning
+    unmarked = meaning > 0
+    unmarked &= table.kind != SpanKind.COLLECTIVE
+    if not unmarked.any():
+        return table, meaning
+    return table.with_columns(kind=np.where(unmarked, SpanKind.COLLECTIVE, table.kind)), meaning
+
+
+def are_pairwise(table: SpanTable, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Returns which of these collectives have no common barrier, bool of the rows' length."""
+    return _meanings(()).of(table.strings, table.name[rows]) == Semantics.PAIRWISE
+
+
+@lru_cache(maxsize=16)
+def _meanings(extra: tuple[CollectivePattern, ...]) -> PerString:
+    return PerString(lambda name: int(_semantics(name, extra)))

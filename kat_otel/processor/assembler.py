@@ -8,8 +8,9 @@ no clock live here: whoever calls says what time it is.
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from kat_otel import semconv
 from kat_otel.config import AssemblerConfig
 from kat_otel.otlp import link_parents
+from kat_otel.processor.ids import merge_ids
 from kat_otel.processor.merge import merge_resources
 from kat_otel.processor.split import StepKey, split_by_step
 from kat_otel.spans import UNKNOWN, SpanKind, SpanTable, concat
@@ -29,17 +31,27 @@ Ending = Literal["complete", "waited", "limit", "shutdown"]
 _Ids = NDArray[np.uint64]
 _RUNS_REMEMBERED = 16
 
+_MAX_REMEMBERED = 8_000_000
+"""Span ids of judged steps that are remembered: 64 MB."""
+
+_NO_IDS: _Ids = np.empty(0, np.uint64)
+
+
+def _count(record: StepRecord) -> int:
+    return sum(map(len, record.ids.values()))
+
 
 @dataclass(slots=True)
 class StepRecord:
     """What is remembered of a judged step, to know late and repeated spans.
 
     Attributes:
-        ids: span ids seen, sorted uint64.
+        ids: span ids seen of each rank, sorted uint64; forgotten before the rest of the record
+            where they are many.
         forwarded_whole: set by the pipeline when the step left unreduced.
     """
 
-    ids: _Ids
+    ids: dict[int, _Ids]
     forwarded_whole: bool = False
 
 
@@ -119,20 +131,20 @@ class _Pending:
     def add(self, table: SpanTable, rank: int, now: float) -> int:
         """Adds spans of one rank and returns how many of them had come before."""
         progress = self.ranks.setdefault(rank, _Rank())
-        ids, first = np.unique(table.span_id, return_index=True)
-        new = first[~np.isin(ids, progress.ids, assume_unique=True)]
-        repeated = len(table) - len(new)
-        if repeated:
+        repeated = 0
+        merged, unique = merge_ids(progress.ids, np.sort(table.span_id))
+        if not unique:
+            ids, first = np.unique(table.span_id, return_index=True)
+            new = first[~np.isin(ids, progress.ids, assume_unique=True)]
+            repeated = len(table) - len(new)
             table = table.take(np.sort(new))
         if len(table) == 0:
             return repeated
         was_closed = progress.closed
-        progress.ids = np.union1d(progress.ids, ids)
+        progress.ids = merged
         self._read_worker_step(table, progress)
         self.closed += progress.closed - was_closed
-        if self.number == UNKNOWN:
-            self.number = int(table.step.max())
-        used: list[int] = np.unique(table.resource).tolist()
+        used: list[int] = np.flatnonzero(np.bincount(table.resource)).tolist()
         self.world_size = max(self.world_size, *(table.resources[i].world_size for i in used))
         self.tables.append(table)
         self.spans += len(table)
@@ -182,6 +194,11 @@ class _Instance:
     )
     runs: OrderedDict[int, _Run] = field(default_factory=OrderedDict[int, _Run])
     runs_seen: int = 0
+    queue: list[tuple[int, int, float, int, _Pending]] = field(
+        default_factory=list[tuple[int, int, float, int, "_Pending"]]
+    )
+    """The pending steps as a heap: the one that must be judged before all others is the first."""
+    deadline: float = math.inf
 
     def run(self, key: StepKey) -> _Run:
         run = self.runs.get(key.trace_hi)
@@ -192,9 +209,19 @@ class _Instance:
                 self.runs.popitem(last=False)
         return run
 
+    def put(self, pending: _Pending, count: int) -> None:
+        """Takes up a pending step; of equal ones the first that came goes first."""
+        entry = (pending.run_order, pending.number, pending.first_seen, count, pending)
+        heapq.heappush(self.queue, entry)
+
+    def put_anew(self) -> None:
+        """Orders the steps again, after one has learnt its number."""
+        self.queue = [(p.run_order, p.number, p.first_seen, n, p) for *_, n, p in self.queue]
+        heapq.heapify(self.queue)
+
     def next(self) -> _Pending:
         """Returns the pending step that must be judged before all others."""
-        return min(self.pending.values(), key=lambda p: (p.run_order, p.number, p.first_seen))
+        return self.queue[0][-1]
 
 
 class Assembler:
@@ -205,6 +232,10 @@ class Assembler:
         self._instances: OrderedDict[str, _Instance] = OrderedDict()
         self._forced: list[AssembledStep] = []
         self._steps = self._spans = self._size = 0
+        self._remembered = 0
+        self._order: deque[StepKey] = deque()  # judged steps, as their ids were remembered
+        self._due: list[tuple[float, int, str]] = []  # a heap, with entries that are out of date
+        self._count = 0
         self._receipt = 0  # of the batch that is being taken
         self.forgotten: list[str] = []
         """Instances forgotten since the caller last emptied this list."""
@@ -237,11 +268,13 @@ class Assembler:
         number = int(spans.step.max())
         pending = instance.pending.get(key)
         if record is not None:
-            new = ~np.isin(spans.span_id, record.ids)
+            seen = record.ids.get(rank, _NO_IDS)
+            new = ~np.isin(spans.span_id, seen)
             arrivals.repeated += int(np.count_nonzero(~new))
             if np.any(new):
                 late = spans.take(new)
-                record.ids = np.union1d(record.ids, late.span_id)
+                record.ids[rank] = np.union1d(seen, late.span_id)
+                self._remembered += len(record.ids[rank]) - len(seen)
                 arrivals.late.append(LateSpans(key.instance, late, record.forwarded_whole))
             return
         if pending is None and 0 <= number <= run.judged:
@@ -249,8 +282,13 @@ class Assembler:
             arrivals.late.append(LateSpans(key.instance, spans, forwarded_whole=True))
             return
         if pending is None:
-            pending = instance.pending[key] = _Pending(key, now, run.order)
+            pending = instance.pending[key] = _Pending(key, now, run.order, number)
             self._steps += 1
+            self._count += 1
+            instance.put(pending, self._count)
+        if pending.number == UNKNOWN and number != UNKNOWN:
+            pending.number = number
+            instance.put_anew()
         spans_before, size_before = pending.spans, pending.size
         repeated = pending.add(spans, rank, now)
         arrivals.repeated += repeated
@@ -259,15 +297,33 @@ class Assembler:
             arrivals.waiting += 1
         self._spans += pending.spans - spans_before
         self._size += pending.size - size_before
+        self._schedule(instance, key.instance)
+
+    def _schedule(self, instance: _Instance, name: str) -> None:
+        """Notes when the instance's next step is due, if that has changed."""
+        deadline = self._deadline(instance, instance.next()) if instance.pending else math.inf
+        if deadline != instance.deadline:
+            instance.deadline = deadline
+            if instance.pending:
+                self._count += 1
+                heapq.heappush(self._due, (deadline, self._count, name))
+
+    def _soonest(self) -> _Instance | None:
+        """Returns the instance whose step is due next; drops entries that are out of date."""
+        while self._due:
+            deadline, _, name = self._due[0]
+            instance = self._instances.get(name)
+            if instance is not None and instance.pending and instance.deadline == deadline:
+                return instance
+            heapq.heappop(self._due)
+        return None
 
     def ready(self, now: float) -> list[AssembledStep]:
         """Returns the steps to judge now, in order within each instance."""
         steps, self._forced = self._forced, []
-        for instance in list(self._instances.values()):
-            while instance.pending:
+        while (instance := self._soonest()) is not None and instance.deadline <= now:
+            while instance.pending and instance.deadline <= now:
                 pending = instance.next()
-                if now < self._deadline(instance, pending):
-                    break
                 steps.append(self._close(pending, "complete" if pending.complete else "waited"))
         return steps
 
@@ -275,8 +331,8 @@ class Assembler:
         """Returns when :meth:`ready` has something without anything arriving; infinity if never."""
         if self._forced:
             return -math.inf
-        waiting = (i for i in self._instances.values() if i.pending)
-        return min((self._deadline(i, i.next()) for i in waiting), default=math.inf)
+        soonest = self._soonest()
+        return math.inf if soonest is None else soonest.deadline
 
     def flush(self) -> list[AssembledStep]:
         """Returns everything under assembly, at shutdown."""
@@ -308,21 +364,45 @@ class Assembler:
             while instance.pending:
                 self._forced.append(self._close(instance.next(), "limit"))
             del self._instances[name]
+            for record in instance.records.values():
+                self._forget(record)
             self.forgotten.append(name)
+
+    def _remember(self, key: StepKey, record: StepRecord) -> None:
+        """Keeps the ids of the last steps, of all instances together not more than there is room.
+
+        A step that is forgotten is one whose turn has passed: its spans are forwarded if they
+        come again, with the same ids.
+        """
+        self._remembered += _count(record)
+        self._order.append(key)
+        while self._remembered > _MAX_REMEMBERED and len(self._order) > 1:
+            oldest = self._order.popleft()
+            instance = self._instances.get(oldest.instance)
+            gone = instance.records.pop(oldest, None) if instance else None
+            if gone is not None:
+                self._forget(gone)
+        while len(self._order) > self._config.remembered_steps * self._config.max_instances + 1:
+            self._order.popleft()
+
+    def _forget(self, record: StepRecord) -> None:
+        self._remembered -= _count(record)
 
     def _close(self, pending: _Pending, ending: Ending) -> AssembledStep:
         instance = self._instances[pending.key.instance]
         del instance.pending[pending.key]
+        heapq.heappop(instance.queue)  # it is always the first that is closed
         self._steps -= 1
         self._spans -= pending.spans
         self._size -= pending.size
         run = instance.run(pending.key)
         run.judged = max(run.judged, pending.number)
-        ids = np.unique(np.concatenate([rank.ids for rank in pending.ranks.values()]))
-        record = StepRecord(ids)
+        self._schedule(instance, pending.key.instance)
+        record = StepRecord({number: rank.ids for number, rank in pending.ranks.items()})
         instance.records[pending.key] = record
+        self._remember(pending.key, record)
         while len(instance.records) > self._config.remembered_steps:
-            instance.records.popitem(last=False)
+            self._forget(instance.records.popitem(last=False)[1])
         return AssembledStep(
             instance=pending.key.instance,
             step=pending.number,

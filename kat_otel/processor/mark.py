@@ -109,6 +109,8 @@ def mark_incidents(
         reports: whether the events carry the whole report objects. A fault that lasts touches
             every step; what has been said in full is referred to by the incident's id.
     """
+    if not incidents:
+        return table
     attributes: dict[int, Mapping[str, AttributeValue]] = dict(table.attributes)
     ranks = table.rank
     for incident in reversed(incidents):  # the largest is written last and wins a shared span

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kat_otel import semconv
-from kat_otel.kernels import Semantics, classify
+from kat_otel.kernels import are_pairwise
 from kat_otel.otlp.signals import Gauge, Histogram, Labels, Sum, encode_metrics
-from kat_otel.spans import SpanKind, SpanTable
+from kat_otel.spans import UNKNOWN, SpanKind, SpanTable
 from kat_otel.telemetry import Books
 from kat_otel.verdict import Incident
 
@@ -30,14 +30,18 @@ def arrival_lateness(table: SpanTable) -> dict[int, int]:
     Lateness is a rank's start minus the earliest rank's. Only collectives (spans of that kind)
     with barrier semantics that every rank of the table took part in equally often are compared.
     """
-    marked, meaning = classify(table.take(table.kind == SpanKind.COLLECTIVE))
-    rows = np.flatnonzero(meaning == Semantics.BARRIER)
-    ranks = marked.rank[rows]
-    known, counts = np.unique(ranks, return_counts=True)
+    rows = np.flatnonzero(table.kind == SpanKind.COLLECTIVE)
+    rows = rows[~are_pairwise(table, rows)]
+    of_resource = np.array([r.rank for r in table.resources] or [UNKNOWN])
+    known = np.unique(of_resource)
+    place = np.searchsorted(known, of_resource)[table.resource[rows]]
+    counts = np.bincount(place, minlength=len(known))
+    known, counts = known[counts > 0], counts[counts > 0]
     if len(known) < 2 or np.any(counts != counts[0]):
         return {}
-    order = np.lexsort((marked.start_ns[rows], ranks))
-    starts = marked.start_ns[rows][order].reshape(len(known), -1)
+    start = table.start_ns[rows]
+    order = np.lexsort((start, place))
+    starts = start[order].reshape(len(known), -1)
     late = np.median(starts - starts.min(axis=0), axis=1)
     return {int(rank): int(value) for rank, value in zip(known, late, strict=True)}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter
 
 import numpy as np
 
@@ -16,7 +17,7 @@ def merge_resources(table: SpanTable) -> SpanTable:
     kept: dict[tuple[object, ...], int] = {}
     resources: list[Resource] = []
     moved = np.zeros(len(table.resources), dtype=np.int32)
-    used: list[int] = np.unique(table.resource).tolist()
+    used: list[int] = np.flatnonzero(np.bincount(table.resource)).tolist()
     for index in used:
         resource = table.resources[index]
         key = _key(resource)
@@ -24,11 +25,15 @@ def merge_resources(table: SpanTable) -> SpanTable:
             kept[key] = len(resources)
             resources.append(resource)
         moved[index] = kept[key]
+    if len(resources) == len(table.resources):
+        return table
     columns = moved[table.resource] if len(table) else table.resource
     return replace(table.with_columns(resource=columns), resources=tuple(resources))
 
 
 def _key(resource: Resource) -> tuple[object, ...]:
     said = sorted((key, type(value).__name__, value) for key, value in resource.attributes.items())
-    plain = replace(resource, attributes={})
-    return (*(getattr(plain, name) for name in plain.__slots__ if name != "attributes"), *said)
+    return (*_plain(resource), *said)
+
+
+_plain = attrgetter(*(name for name in Resource.__slots__ if name != "attributes"))

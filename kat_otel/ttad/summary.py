@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from kat_otel.compiled import njit
 from kat_otel.spans import NO_PARENT, UNKNOWN, SpanKind, SpanTable
 from kat_otel.ttad.align import Alignment
 from kat_otel.ttad.features import Features
+from kat_otel.ttad.loops import plain
 from kat_otel.ttad.settings import Settings
 from kat_otel.verdict import Abstention, Clock, ClockState, Instance, Source, Step
 
+_LAUNCH, _ON_GPU = 4, 6  # of SpanKind, as numbers for the loop
 _CLOCK_STATES: tuple[ClockState, ...] = ("aligned", "corrected", "unaligned")
 
 __all__ = ["abstention", "instance_of", "judgement_notes", "merge_clocks", "source_of", "step_of"]
@@ -76,12 +81,10 @@ def judgement_notes(table: SpanTable, alignment: Alignment, clock: Clock) -> lis
             f"clocks differ by up to {clock.max_offset_ns:,} ns; corrected by the ends of common "
             "collectives"
         )
-    gpu = table.on_gpu
-    parent = table.parent[gpu]
-    launched = (parent != NO_PARENT) & (table.kind[parent] == SpanKind.LAUNCH)
-    if (table.kind == SpanKind.LAUNCH).any() and not launched.all():
+    launches, work, launched = _launches(plain(table.kind), plain(table.parent))
+    if launches and launched < work:
         notes.append(
-            f"{int((~launched).sum()):,} of {int(gpu.sum()):,} GPU spans have no launch record "
+            f"{work - launched:,} of {work:,} GPU spans have no launch record "
             "(launched before the recording began, or dropped)"
         )
     classes = len(np.unique(alignment.peers))
@@ -91,6 +94,18 @@ def judgement_notes(table: SpanTable, alignment: Alignment, clock: Clock) -> lis
             "ranks were compared within their class only"
         )
     return notes
+
+
+@njit("UniTuple(int64, 3)(uint8[::1], int32[::1])")
+def _launches(kind: Any, parent: Any) -> Any:
+    """Number of launches, of spans on the GPU, and of those whose launch is known."""
+    launches = work = launched = 0
+    for row in range(len(kind)):
+        launches += kind[row] == _LAUNCH
+        if kind[row] >= _ON_GPU:
+            work += 1
+            launched += parent[row] >= 0 and kind[parent[row]] == _LAUNCH
+    return launches, work, launched
 
 
 def instance_of(table: SpanTable) -> Instance | None:
@@ -114,7 +129,7 @@ def instance_of(table: SpanTable) -> Instance | None:
 
 def source_of(table: SpanTable, clock: Clock) -> Source:
     """Returns what was read."""
-    seen: list[int] = np.unique(table.resource).tolist()
+    seen: list[int] = np.flatnonzero(np.bincount(table.resource)).tolist()
     used = [table.resources[i] for i in seen]
     world = max((r.world_size for r in used), default=UNKNOWN)
     return Source(
