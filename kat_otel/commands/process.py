@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -16,7 +17,21 @@ from kat_otel.processor.config_file import load_config
 from kat_otel.processor.server import Processor
 from kat_otel.telemetry import configure_logging
 
-__all__ = ["process"]
+__all__ = ["process", "with_log"]
+
+
+def with_log(config: Config) -> Config:
+    """Returns the settings with a directory for the write-ahead log, unless they name one.
+
+    It is ``$XDG_STATE_HOME/kat-otel/PORT`` (``~/.local/state`` if that is not set), so that the
+    same processor finds it again. Port 0 has none: it is another one at every start.
+    """
+    port = config.receiver.endpoint.rpartition(":")[2]
+    if "directory" in config.wal.model_fields_set or port == "0":
+        return config
+    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+    wal = config.wal.model_copy(update={"directory": str(state / "kat-otel" / port)})
+    return config.model_copy(update={"wal": wal})
 
 
 @click.command()
@@ -31,6 +46,7 @@ def process(config_file: Path | None) -> None:
 
     Listens on 127.0.0.1:4327 and exports to 127.0.0.1:4337 unless told otherwise. Ends on
     SIGTERM or SIGINT after finishing what it acknowledged; a second signal ends it at once.
+    What it acknowledges is in a write-ahead log first (wal.directory of the settings).
     Exit code 0: ended by a signal; 1: it failed; 2: the settings are wrong.
     """
     stop = threading.Event()
@@ -42,7 +58,7 @@ def process(config_file: Path | None) -> None:
         stop.set()
 
     try:
-        config = load_config(config_file) if config_file else Config()
+        config = with_log(load_config(config_file) if config_file else Config())
         configure_logging(config.telemetry.level)
         processor = Processor(config)
         signal.signal(signal.SIGTERM, on_signal)

@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from kat_otel.commands.process import with_log
+from kat_otel.config import Config
+
 KAT = [sys.executable, "-m", "kat_otel"]
 
 
@@ -76,3 +79,14 @@ def test_validate_says_what_is_right(settings):
         [*KAT, "validate", "--config", str(file)], capture_output=True, text=True, check=True
     )
     assert "receives on 0.0.0.0:4327, exports to 127.0.0.1:4337" in done.stdout
+
+
+def test_the_log_has_a_place_of_its_own_unless_the_file_says_otherwise(state_home):
+    port = {"receiver": {"endpoint": "127.0.0.1:4999"}}
+    named = with_log(Config.model_validate(port))
+    assert named.wal.directory == str(state_home / "kat-otel" / "4999")
+    for said in ({"wal": {"directory": None}}, {"wal": {"directory": "/x"}}):
+        config = Config.model_validate({**port, **said})
+        assert with_log(config) == config
+    unnamed = Config.model_validate({"receiver": {"endpoint": "127.0.0.1:0"}})
+    assert with_log(unnamed).wal.directory is None
