@@ -4,6 +4,7 @@ Each case sends one good request in every packing that the protocol has.
 """
 
 import logging
+import socket
 
 import pytest
 
@@ -129,3 +130,14 @@ def test_no_secret_is_ever_told(protocol, spans, tmp_path, caplog, capfd, monkey
     seen = "\n".join([*shown, *(t.message for t in told), caplog.text, *capfd.readouterr()])
     for secret in (GOOD, OTHER, BAD):
         assert secret not in seen
+
+
+def test_peers_that_never_shake_hands_hold_nothing_up(protocol, spans, pki):
+    with protocol.receivers(tls=pki.tls()) as receivers:
+        port = receivers.grpc.port if protocol.name == "grpc" else receivers.http.port
+        held = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(20)]
+        for peer in held[::2]:
+            peer.sendall(b"\x16\x03\x01\x02\x00")  # a handshake's first bytes, no more
+        assert protocol.send(receivers, spans, tls=pki.caller()).outcome == "taken"
+    for peer in held:  # the receivers have stopped all the same
+        peer.close()
