@@ -8,6 +8,7 @@ the same for all spans of a worker (rank, device, host) is said once, in a
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
@@ -93,14 +94,26 @@ class Resource:
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict[str, AttributeValue])
 
 
-class StringTable:
-    """Interned strings: text to a small integer and back. Index 0 is always ``""``."""
+_adding = threading.Lock()  # of any table: a text is new only once
 
-    __slots__ = ("_index", "_texts")
+
+class StringTable:
+    """Interned strings: text to a small integer and back. Index 0 is always ``""``.
+
+    Texts are only ever added, so several threads may share one, and tables that share one are
+    joined without another look at a text.
+
+    Attributes:
+        companion: what the wire decoder keeps beside the texts to find them by their bytes; of
+            no meaning to anybody else.
+    """
+
+    __slots__ = ("_index", "_texts", "companion")
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self._texts: list[str] = [""]
         self._index: dict[str, int] = {"": 0}
+        self.companion: object = None
         for text in texts:
             self.add(text)
 
@@ -108,8 +121,12 @@ class StringTable:
         """Returns the index of ``text``, adding it if it is new."""
         index = self._index.get(text)
         if index is None:
-            index = self._index[text] = len(self._texts)
-            self._texts.append(text)
+            with _adding:
+                index = self._index.get(text)
+                if index is None:
+                    index = len(self._texts)
+                    self._texts.append(text)  # first: an index that is found has its text
+                    self._index[text] = index
         return index
 
     def find(self, text: str) -> int:
@@ -124,6 +141,9 @@ class StringTable:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._texts)
+
+    def __reduce__(self) -> tuple[type[StringTable], tuple[list[str]]]:
+        return StringTable, (self._texts[1:],)  # the companion holds addresses of this process
 
 
 def _column(dtype: str, fill: int, doc: str) -> Any:
@@ -221,13 +241,38 @@ class SpanTable:
         Args:
             rows: bool mask ``(n,)`` or integer row numbers.
         """
-        index = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows.astype(np.int64)
+        index = (
+            np.flatnonzero(rows) if rows.dtype == np.bool_ else rows.astype(np.int64, copy=False)
+        )
+        first = _contiguous(index)
+        if first is not None:
+            return self._slice(first, first + len(index))
         moved = np.full(len(self) + 1, NO_PARENT, dtype=np.int32)
         moved[index] = np.arange(len(index), dtype=np.int32)
         columns = {name: getattr(self, name)[index] for name in COLUMNS}
         columns["parent"] = moved[columns["parent"]]  # NO_PARENT is the last, spare place
         attributes = {
             int(moved[row]): values for row, values in self.attributes.items() if moved[row] >= 0
+        }
+        return SpanTable(self.strings, self.resources, attributes=attributes, **columns)
+
+    def _slice(self, first: int, last: int) -> SpanTable:
+        """Returns rows ``first`` to ``last`` (excluded): views if they are most of the table."""
+        count = last - first
+        if count == len(self):
+            return self
+        keep_all = 2 * count >= len(self)  # a few rows must not keep a large table alive
+        columns = {
+            name: getattr(self, name)[first:last]
+            if keep_all
+            else getattr(self, name)[first:last].copy()
+            for name in COLUMNS
+        }
+        parent = columns["parent"] - np.int32(first)
+        parent[(columns["parent"] < first) | (parent >= count)] = NO_PARENT
+        columns["parent"] = parent
+        attributes = {
+            row - first: values for row, values in self.attributes.items() if first <= row < last
         }
         return SpanTable(self.strings, self.resources, attributes=attributes, **columns)
 
@@ -257,8 +302,8 @@ COLUMNS: Mapping[str, Column] = {
 class SpanTableBuilder:
     """Collects spans in column chunks, so that a file can be read piece by piece."""
 
-    def __init__(self) -> None:
-        self.strings = StringTable()
+    def __init__(self, strings: StringTable | None = None) -> None:
+        self.strings = StringTable() if strings is None else strings
         self._resources: list[Resource] = []
         self._chunks: list[dict[str, NDArray[Any]]] = []
         self._attributes: dict[int, Mapping[str, AttributeValue]] = {}
@@ -322,36 +367,77 @@ class SpanTableBuilder:
         )
 
 
+def _contiguous(index: NDArray[np.int64]) -> int | None:
+    """Returns the first of row numbers that follow one another, None if they do not."""
+    count = len(index)
+    if count == 0 or int(index[-1]) - int(index[0]) != count - 1 or int(index[0]) < 0:
+        return None
+    if count > 1 and not np.all(index[1:] > index[:-1]):
+        return None
+    return int(index[0])
+
+
 def concat(tables: Sequence[SpanTable]) -> SpanTable:
-    """Returns the spans of all tables in one; strings are interned anew, resources kept apart."""
+    """Returns the spans of all tables in one; resources are kept apart.
+
+    Strings of tables that share one :class:`StringTable` stay as they are; else those that are
+    used are interned into a new one.
+    """
     if len(tables) == 1:
         return tables[0]
-    strings = StringTable()
+    shared = {id(table.strings): table.strings for table in tables if len(table)}
+    if len(shared) == 1:
+        (strings,) = shared.values()
+        moved: dict[int, Int32] = {}
+    else:
+        strings = StringTable()
+        # Texts that a table's spans do not use are left behind: a shared one may hold many.
+        moved = _interned(tables, strings)
+    total = sum(map(len, tables))
+    columns = {name: np.empty(total, column.dtype) for name, column in COLUMNS.items()}
     resources: list[Resource] = []
     attributes: dict[int, Mapping[str, AttributeValue]] = {}
-    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in COLUMNS}
-    rows = 0
+    first = 0
     for table in tables:
-        moved = np.array([strings.add(text) for text in table.strings], dtype=np.int32)
-        for name in COLUMNS:
-            values = getattr(table, name)
-            if name in _STRING_COLUMNS:
-                values = moved[values]
-            elif name == "resource":
-                values = values + np.int32(len(resources))
-            elif name == "parent":
-                values = np.where(values >= 0, values + np.int32(rows), NO_PARENT)
-            parts[name].append(values)
+        last = first + len(table)
+        for name, whole in columns.items():
+            whole[first:last] = getattr(table, name)
+        texts = moved.get(id(table.strings))
+        if texts is not None:
+            for name in _STRING_COLUMNS:
+                columns[name][first:last] = texts[getattr(table, name)]
+        if resources:
+            columns["resource"][first:last] += np.int32(len(resources))
+        parent = columns["parent"][first:last]
+        if first:
+            parent[parent >= 0] += np.int32(first)
+        if table.attributes:
+            attributes.update({first + row: v for row, v in table.attributes.items()})
         resources.extend(table.resources)
-        attributes.update({rows + row: v for row, v in table.attributes.items()})
-        rows += len(table)
-    columns = {
-        name: np.concatenate([np.empty(0, COLUMNS[name].dtype), *parts[name]]).astype(
-            COLUMNS[name].dtype, copy=False
-        )
-        for name in COLUMNS
-    }
+        first = last
     return SpanTable(strings, tuple(resources), attributes=attributes, **columns)
 
 
-_STRING_COLUMNS = frozenset({"name", "grid", "block", "group"})
+def _interned(tables: Sequence[SpanTable], strings: StringTable) -> dict[int, Int32]:
+    """Adds the used texts of every string table to ``strings``; returns their new indices."""
+    used: dict[int, tuple[StringTable, NDArray[np.bool_]]] = {}
+    for table in filter(len, tables):
+        # Others may add texts at the same time: this table's spans point below the length now.
+        found = used.get(id(table.strings))
+        if found is None or len(found[1]) < len(table.strings):
+            marks = np.zeros(len(table.strings), np.bool_)
+            if found is not None:
+                marks[: len(found[1])] = found[1]
+            found = used[id(table.strings)] = (table.strings, marks)
+        for name in _STRING_COLUMNS:
+            found[1][getattr(table, name)] = True
+    moved: dict[int, Int32] = {}
+    for key, (texts, marks) in used.items():
+        indices = np.zeros(len(marks), np.int32)
+        for index in np.flatnonzero(marks).tolist():
+            indices[index] = strings.add(texts[index])
+        moved[key] = indices
+    return moved
+
+
+_STRING_COLUMNS = ("name", "grid", "block", "group")

@@ -209,7 +209,7 @@ class Processor:
                 try:
                     table = decode_traces(record.data, rejected=Rejected())
                 except DecodeError as error:  # it was understood once: by another version
-                    logger.warning("the log holds a record, %d, that is not understood: %s", record.id, error)
+                    logger.warning("record %d of the log is not understood: %s", record.id, error)
                     self.books.mark("log records not understood")
                     log.settle([record.id])
                     continue

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kat_otel.kernels import family
+from kat_otel.per_string import PerString, text_hash
 from kat_otel.spans import SpanTable, StringTable
 from kat_otel.ttad.lanes import Lanes, alike, lanes
-from kat_otel.per_string import PerString, text_hash
 
 __all__ = ["Alignment", "align", "place"]
 

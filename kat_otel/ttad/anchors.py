@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kat_otel.compiled import njit
+from kat_otel.per_string import PerString
 from kat_otel.spans import SpanKind, SpanTable
 from kat_otel.ttad import loops
 from kat_otel.ttad.align import Alignment
 from kat_otel.ttad.features import Features
 from kat_otel.ttad.loops import in_order, low_tenth, plain
 from kat_otel.ttad.meetings import Meetings
-from kat_otel.per_string import PerString
 
 __all__ = [
     "SLACK_NS",
@@ -182,8 +182,8 @@ def _anchors(
             launch_of[one, rank] = launch[met_node[one], rank]
             before_it = previous[one, rank]
             since = -np.inf if before_it < 0 else release[before_it, rank]
-            low = np.searchsorted(begun, since + SLACK_NS, side="right")
-            high = np.searchsorted(begun, arrival[one, rank], side="right")
+            low = int(np.searchsorted(begun, since + SLACK_NS, side="right"))
+            high = int(np.searchsorted(begun, arrival[one, rank], side="right"))
             busy[one, rank] = min(max(done[high] - done[low], 0.0), elapsed[one, rank])
             if before_it < 0:
                 entry[one, rank] = True
@@ -191,7 +191,7 @@ def _anchors(
             last = met_node[before_it]
             if not (launched[met_node[one], rank] and launched[last, rank]):
                 continue
-            first = np.searchsorted(waited, max(launch[last, rank], since))
+            first = int(np.searchsorted(waited, max(launch[last, rank], since)))
             if np.searchsorted(waited, launch_of[one, rank], side="right") > first:
                 synced[one, rank] = True
                 continue

@@ -13,6 +13,7 @@ from kat_otel.ttad.features import Features
 from kat_otel.ttad.history import Expectation
 from kat_otel.ttad.impact import saving_ns
 from kat_otel.ttad.judged import Judged
+from kat_otel.ttad.loops import median_of
 from kat_otel.ttad.robust import MAD_TO_SIGMA, t_tail
 from kat_otel.ttad.settings import Settings
 from kat_otel.verdict import Kind
@@ -71,9 +72,11 @@ def _transfers(judged: Judged, usual: Expectation, settings: Settings) -> list[G
         if mine.sum() < settings.min_pool:
             continue
         measured, usually = met.transfer[mine], expected[mine]
-        ratio = float(np.median(measured / usually))
+        ratio = float(median_of(measured / usually))
+        if ratio < 1 + settings.min_transfer_excess:
+            continue
         z, p = shift_test(measured - usually, usually, features.resolution_ns, settings)
-        if ratio < 1 + settings.min_transfer_excess or p > settings.false_alarm_rate:
+        if p > settings.false_alarm_rate:
             continue
         healed = met.transfer.copy()
         healed[mine] = np.minimum(measured, usually)

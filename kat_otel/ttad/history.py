@@ -113,6 +113,7 @@ class History:
 
     def __init__(self, steps: int) -> None:
         self._limit = steps
+        self._last: tuple[Alignment, tuple[bytes, bytes, bytes]] | None = None
         self._shapes: OrderedDict[Key, Shape] = OrderedDict()
 
     def shapes(self) -> list[tuple[Key, Shape]]:
@@ -130,9 +131,14 @@ class History:
         while len(self._shapes) > MAX_SIGNATURES:
             self._shapes.popitem(last=False)
 
+    def _key(self, alignment: Alignment) -> tuple[bytes, bytes, bytes]:
+        if self._last is None or self._last[0] is not alignment:  # asked for before and after
+            self._last = alignment, (*alignment.signature(), alignment.ranks.tobytes())
+        return self._last[1]
+
     def remember(self, alignment: Alignment, features: Features, met: Meetings) -> None:
         """Adds a healthy step; the least recently used shape is forgotten first."""
-        key = (*alignment.signature(), alignment.ranks.tobytes())
+        key = self._key(alignment)
         shape = self._shapes.get(key)
         if shape is None:
             nodes, ranks = features.duration.shape
@@ -160,7 +166,7 @@ class History:
             mapped: a shape that differs may serve, its sequences aligned with these (what has
                 no counterpart stays unknown). Only for recordings known to be the same work.
         """
-        key = (*alignment.signature(), alignment.ranks.tobytes())
+        key = self._key(alignment)
         shape = self._shapes.get(key)
         if shape is not None:
             return shape.usual()

@@ -24,7 +24,7 @@ from kat_otel.ttad.align import Alignment
 from kat_otel.ttad.anchors import Anchors
 from kat_otel.ttad.backend import run
 from kat_otel.ttad.features import Features
-from kat_otel.ttad.loops import median, plain
+from kat_otel.ttad.loops import median, median_of, plain
 from kat_otel.ttad.meetings import Meetings
 from kat_otel.ttad.robust import (
     MAD_TO_SIGMA,
@@ -134,10 +134,15 @@ def lateness(
         features.resolution_ns + settings.jitter_ns,
         settings.relative_jitter * np.maximum(stretch - excess, 0.0) * ~bound.entry,
     )
-    z = np.where(judged, excess / np.hypot(cells.sigma, floor), 0.0)
+    z, cell_p = np.zeros(excess.shape), np.ones(excess.shape)
+    # meetings of few ranks leave most cells empty: only those that are judged are looked at
+    sigma = np.hypot(cells.sigma[judged], floor[judged])
+    z[judged] = excess[judged] / sigma
     # a scale of few residuals is itself loose, and a median deviation more than a mean one
-    freedom = np.clip(_MAD_EFFICIENCY * (cells.freedom - 1.0), 2.0, settings.tail_freedom)
-    (cell_p,) = run(t_tail, z, freedom, xp=xp)
+    freedom = np.clip(
+        _MAD_EFFICIENCY * (cells.freedom[judged] - 1.0), 2.0, settings.tail_freedom
+    )
+    (cell_p[judged],) = run(t_tail, z[judged], freedom, xp=xp)
     combined = np.maximum(cell_p, _empirical_p(z, judged))
     (rank_z,) = run(combine_p, combined, judged, xp=xp)
     (rank_p,) = run(t_tail, rank_z, _NORMAL, xp=xp)
@@ -215,9 +220,11 @@ def _shares(z: Any, judged: Any, fewest: int) -> Any:
         if others < fewest:
             continue
         for row in range(z.shape[0]):
+            if not judged[row, rank]:
+                continue
             value = z[row, rank]
-            above = len(everybody) - np.searchsorted(everybody, value)
-            above -= len(own) - np.searchsorted(own, value)
+            above = len(everybody) - int(np.searchsorted(everybody, value))
+            above -= len(own) - int(np.searchsorted(own, value))
             p[row, rank] = (above + 1) / (others + 1)
     return p
 
@@ -254,10 +261,10 @@ def _judge_entries(met: Meetings, bound: Anchors, cells: _Cells, gaps: Sequence[
     this one (the GPU's own are much more regular than what starts a step).
     """
     hosts = np.abs(cells.excess[cells.judged & (bound.host | bound.synced)])
-    usual = np.array(gaps) if len(gaps) >= _MIN_GAPS else hosts
+    usual = np.array(gaps, np.float64) if len(gaps) >= _MIN_GAPS else hosts
     if len(usual) < _MIN_GAPS:
         return
-    scale = MAD_TO_SIGMA * float(np.median(usual))
+    scale = MAD_TO_SIGMA * float(median_of(usual))
     for meeting, final, gap in _entry_gaps(met, bound):
         cells.excess[meeting, final] = gap
         cells.sigma[meeting], cells.freedom[meeting] = scale, _ENTRY_VALUES

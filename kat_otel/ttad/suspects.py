@@ -126,7 +126,8 @@ def _slow(judged: Durations, settings: Settings) -> tuple[Bool, Bool]:
     count = judged.excess.shape[1]
     large = judged.judged & (judged.excess >= settings.min_kernel_excess * judged.expected)
     nodes = np.zeros(large.shape, dtype=np.bool_)
-    for column in np.flatnonzero(large.any(axis=0)):
+    columns: list[int] = np.flatnonzero(large.any(axis=0)).tolist()
+    for column in columns:
         mine = np.flatnonzero(large[:, column])
         z = judged.z(mine, column)
         p = np.sort(judged.p(z))[:_MOST_JOINT]
