@@ -1,7 +1,9 @@
 """The OTLP gRPC service: bytes in, acknowledged when they are logged and queued.
 
 Its answers are a contract with collectors: INVALID_ARGUMENT is never sent again, UNAVAILABLE
-with RetryInfo is; a wrong choice loses data or makes a sender retry for ever.
+with RetryInfo is; a wrong choice loses data or makes a sender retry for ever. Requests come plain,
+gzip or deflate; any other ``grpc-encoding`` gRPC itself answers with INTERNAL (permanent) before it
+asks us: senders who want zstd use OTLP/HTTP.
 """
 
 from __future__ import annotations
