@@ -183,7 +183,7 @@ def _anchors(
             before_it = previous[one, rank]
             since = -np.inf if before_it < 0 else release[before_it, rank]
             low = int(np.searchsorted(begun, since + SLACK_NS, side="right"))
-            high = int(np.searchsorted(begun, arrival[one, rank], side="right"))
+            high = int(np.searchsorted(begun, arrival[one, rank], side="right"))  # pyright: ignore[reportUnknownArgumentType]
             busy[one, rank] = min(max(done[high] - done[low], 0.0), elapsed[one, rank])
             if before_it < 0:
                 entry[one, rank] = True
@@ -191,7 +191,7 @@ def _anchors(
             last = met_node[before_it]
             if not (launched[met_node[one], rank] and launched[last, rank]):
                 continue
-            first = int(np.searchsorted(waited, max(launch[last, rank], since)))
+            first = int(np.searchsorted(waited, max(launch[last, rank], since)))  # pyright: ignore[reportUnknownArgumentType]
             if np.searchsorted(waited, launch_of[one, rank], side="right") > first:
                 synced[one, rank] = True
                 continue

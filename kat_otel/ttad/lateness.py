@@ -139,9 +139,7 @@ def lateness(
     sigma = np.hypot(cells.sigma[judged], floor[judged])
     z[judged] = excess[judged] / sigma
     # a scale of few residuals is itself loose, and a median deviation more than a mean one
-    freedom = np.clip(
-        _MAD_EFFICIENCY * (cells.freedom[judged] - 1.0), 2.0, settings.tail_freedom
-    )
+    freedom = np.clip(_MAD_EFFICIENCY * (cells.freedom[judged] - 1.0), 2.0, settings.tail_freedom)
     (cell_p[judged],) = run(t_tail, z[judged], freedom, xp=xp)
     combined = np.maximum(cell_p, _empirical_p(z, judged))
     (rank_z,) = run(combine_p, combined, judged, xp=xp)
@@ -223,8 +221,8 @@ def _shares(z: Any, judged: Any, fewest: int) -> Any:
             if not judged[row, rank]:
                 continue
             value = z[row, rank]
-            above = len(everybody) - int(np.searchsorted(everybody, value))
-            above -= len(own) - int(np.searchsorted(own, value))
+            above = len(everybody) - int(np.searchsorted(everybody, value))  # pyright: ignore[reportUnknownArgumentType]
+            above -= len(own) - int(np.searchsorted(own, value))  # pyright: ignore[reportUnknownArgumentType]
             p[row, rank] = (above + 1) / (others + 1)
     return p
 
