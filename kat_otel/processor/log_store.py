@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -34,6 +35,7 @@ _PAGE: Final = 4096
 _PART: Final = 64 * _PAGE - 16
 """Bytes of a part: 64 pages with LMDB's header. A record then needs no longer run of free pages
 than this, also in a log whose free space is in pieces."""
+_SLACK: Final = 1 << 20
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -78,10 +80,12 @@ class LogStore:
 
     def _open(self) -> None:
         kept = self._file.stat().st_size if self._file.exists() else 0
+        # A bound set lower than what is there: forgetting takes a little room first.
+        size = self._max_bytes if kept <= self._max_bytes else kept + _SLACK
         try:
             self._environment = lmdb.open(
                 str(self._directory),
-                map_size=max(self._max_bytes, kept),
+                map_size=size,
                 max_dbs=1,
                 max_readers=8,
                 mode=0o600,
@@ -140,23 +144,35 @@ class LogStore:
             LogFailedError: the disk does not take it.
         """
         try:
+            self._try(records, settled, last_id)
+        except LogFullError:
+            if not records:
+                raise
+            self._turn()
+            self._try(records, settled, last_id)
+
+    def _try(self, records: Sequence[Record], settled: Iterable[int], last_id: int) -> None:
+        with self._told(sum(footprint(len(record.data)) for record in records)):
             try:
-                self._commit(records, settled, last_id)
-            except lmdb.MapFullError:
-                self._turn()
                 self._commit(records, settled, last_id)
             except lmdb.PanicError:  # the page that points to the state could not be written
                 self._environment.close()
                 self._open()
                 self._commit(records, settled, last_id)
+
+    @contextmanager
+    def _told(self, size: int) -> Generator[None]:
+        """Says in our words what LMDB says in its own."""
+        try:
+            yield
         except lmdb.MapFullError:
             raise LogFullError(
                 f"{self._file}: no room within {self._max_bytes:,} bytes — raise wal.max_size_mib, "
                 "or see why the exporter's endpoint takes less than arrives"
             ) from None
         except lmdb.Error as error:
-            size = sum(footprint(len(record.data)) for record in records)
-            if error.code in _FULL or (error.code == errno.EIO and self._disk_full(size)):
+            code = getattr(error, "code", 0)
+            if code in _FULL or (code == errno.EIO and self._disk_full(size)):
                 raise LogFullError(
                     f"{self._file}: no space left for {size:,} bytes — make room on the disk"
                 ) from error
@@ -183,7 +199,7 @@ class LogStore:
     def _turn(self) -> None:
         """Makes room of what was settled last: LMDB reuses pages from two transactions ago."""
         for turn in (b"0", b"1"):
-            with self._environment.begin(write=True) as transaction:
+            with self._told(_PAGE), self._environment.begin(write=True) as transaction:
                 transaction.put(b"kat:turn", turn)
 
     def _disk_full(self, size: int) -> bool:
