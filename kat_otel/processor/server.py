@@ -10,9 +10,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from kat_otel.config import Config, DetectorConfig, WalConfig
+from kat_otel.config import Config, WalConfig
 from kat_otel.errors import DecodeError, KatError
 from kat_otel.otlp import Rejected, decode_traces
 from kat_otel.processor.exporter import Exporter
@@ -20,10 +20,11 @@ from kat_otel.processor.health import HealthServer
 from kat_otel.processor.http_receiver import HttpReceiver
 from kat_otel.processor.ingest import Ingest
 from kat_otel.processor.intake import Batch, Intake
-from kat_otel.processor.judges import Judge, Judges
+from kat_otel.processor.judges import Judge, Judges, Memory
 from kat_otel.processor.ledger import Ledger
 from kat_otel.processor.pipeline import Pipeline
 from kat_otel.processor.receiver import Receiver
+from kat_otel.processor.state import StateStore
 from kat_otel.processor.wal import WriteAheadLog
 from kat_otel.spans import SpanTable
 from kat_otel.telemetry import Books
@@ -75,7 +76,7 @@ class Processor:
         )
         self._pipeline = Pipeline(
             config,
-            Judges(judge or partial(_detector, config.detector), self.books),
+            _judges(config, judge, self.books),
             self._exporter,
             self.books,
             ledger=ledger,
@@ -259,7 +260,18 @@ def _nothing(receipts: list[int]) -> None:
     """Settles batches that no log holds."""
 
 
-def _detector(config: DetectorConfig) -> Judge:
+def _judges(config: Config, make: Callable[[], Judge] | None, books: Books) -> Judges[Any]:
+    """Returns the judges; TTAD's detectors remember over a restart if a directory is given."""
+    if make is not None:
+        return Judges(make, books)
     from kat_otel.ttad import Detector, Settings  # noqa: PLC0415 - a stand-in judge needs neither
+    from kat_otel.ttad.state import restore, snapshot  # noqa: PLC0415
 
-    return Detector(Settings.of(config))
+    settings = Settings.of(config.detector)
+    folder = config.state.directory or (config.wal.directory and f"{config.wal.directory}/state")
+    memory = None
+    if folder:
+        shelf = StateStore(Path(folder).expanduser(), mark=books.mark)
+        restored = partial(restore, settings=settings)
+        memory = Memory(shelf, snapshot, restored, config.state.interval)
+    return Judges(partial(Detector, settings), books, memory)

@@ -190,3 +190,18 @@ def test_two_processes_cannot_have_one_log(settings, judge_class):
         pytest.raises(ConfigError, match="is in use by process"),
     ):
         Processor(settings(None), judge=judge_class)
+
+
+def test_what_was_learnt_of_an_instance_goes_on_after_a_restart(
+    settings, fleet, backend, connect, tmp_path
+):
+    books = []
+    for step in range(2):
+        with Processor(settings(f"127.0.0.1:{backend.port}")) as processor:
+            export = connect(processor.port)
+            for table in fleet.step(step):
+                for data in encode_traces(table):
+                    export(data)
+        books.append(processor.books)
+    assert [b.marked("states restored") for b in books] == [0, 1]
+    assert any((tmp_path / "log" / "state").iterdir())
