@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from kat_otel.otlp.decode import Rejected, decode_traces, decode_traces_json
+from kat_otel.otlp.decode import decode_traces, decode_traces_json
 from kat_otel.otlp.encode import Request, encode_requests, encode_traces
 from kat_otel.otlp.link import link_parents
+from kat_otel.otlp.rejected import Rejected
 
 __all__ = [
     "Rejected",

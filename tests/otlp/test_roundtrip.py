@@ -156,7 +156,7 @@ def test_only_the_asked_rows_are_encoded():
     builder.add_resource(Resource(rank=3))
     builder.append(3, trace_hi=1, trace_lo=1, span_id=[7, 8, 9], parent_id=[0, 7, 8])
     wire = b"".join(encode_traces(builder.build(), np.array([False, True, True])))
-    table = decode_traces(wire)
+    table = link_parents(decode_traces(wire))
     assert table.span_id.tolist() == [8, 9]
     assert table.parent.tolist() == [-1, 0]
     assert table.parent_id.tolist() == [7, 8]

@@ -1,0 +1,201 @@
+"""Texts by their bytes: what the compiled walker looks up, filled from Python.
+
+Every :class:`~kat_otel.spans.StringTable` that requests are decoded into has one
+:class:`Interner`. Walkers read it without a lock, in many threads; who meets new texts adds
+them under the lock and walks again. The arrays only grow: a slot is written after what it points
+to, and a text counts as found only when all its bytes are equal, so a reader that comes too
+early sees a missing text, never a wrong one.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kat_otel.errors import DecodeError
+from kat_otel.kernels import family
+from kat_otel.otlp.memory import address_of
+from kat_otel.otlp.texts import PROBES, insert
+from kat_otel.spans import SpanKind, StringTable
+
+__all__ = ["Interner", "SharedStrings", "Tables"]
+
+_FIRST_TEXTS: Final = 256
+_FIRST_BYTES: Final = 16_384
+_PADDING: Final = 8  # the walker compares whole words, and may read this far past a text
+
+
+class Tables(NamedTuple):
+    """One state of the arrays, with their addresses; what a walker was given stays valid."""
+
+    slots: NDArray[np.uint64]
+    shift: int
+    texts: NDArray[np.uint8]
+    begins: NDArray[np.int64]
+    lengths: NDArray[np.int32]
+    families: NDArray[np.int32]
+    kinds: NDArray[np.uint8]
+
+    def addresses(self) -> list[int]:
+        """Returns the arguments SLOTS to TEXT_KIND, without SEED."""
+        arrays = (self.texts, self.begins, self.lengths, self.families, self.kinds)
+        return [address_of(self.slots), self.shift, *(address_of(array) for array in arrays)]
+
+
+_adopting = threading.Lock()
+
+
+class Interner:
+    """The hash table of one string table."""
+
+    def __init__(self, strings: StringTable) -> None:
+        self.strings = strings
+        self.seed = secrets.randbits(62)  # nobody outside can make texts collide
+        self._lock = threading.Lock()
+        self._bytes = 0
+        self._entered: list[int] = []
+        self.tables = self._made(_FIRST_TEXTS, _FIRST_BYTES)
+
+    @staticmethod
+    def of(strings: StringTable) -> Interner:
+        """Returns the interner of ``strings``, made on first use."""
+        found = strings.companion
+        if not isinstance(found, Interner):
+            with _adopting:
+                found = strings.companion
+                if not isinstance(found, Interner):
+                    found = strings.companion = Interner(strings)
+        return found
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all texts."""
+        return self._bytes
+
+    def add(self, names: Iterable[bytes], kernels: Iterable[bytes]) -> None:
+        """Enters new texts.
+
+        Args:
+            names: UTF-8 bytes of texts.
+            kernels: names of kernels, whose families are entered with them.
+
+        Raises:
+            DecodeError: a text is not UTF-8.
+        """
+        texts = [_decoded(name) for name in names]
+        kernel_texts = [_decoded(kernel) for kernel in kernels]
+        with self._lock:
+            for text in texts:
+                self._enter(text)
+            for text in kernel_texts:
+                index = self._enter(text)
+                relative = self._enter(family(text))
+                self.tables.families[index] = relative
+
+    def _enter(self, text: str) -> int:
+        index = self.strings.add(text)
+        tables = self.tables
+        if index < len(tables.lengths) and tables.lengths[index]:
+            return index
+        raw = text.encode()
+        tables = self._grown(index, len(raw))
+        begin = self._bytes
+        tables.texts[begin : begin + len(raw)] = np.frombuffer(raw, np.uint8)
+        tables.begins[index] = begin
+        tables.kinds[index] = _hinted(text)
+        tables.lengths[index] = len(raw)
+        self._bytes += len(raw)
+        self._entered.append(index)
+        self._insert(tables, index)
+        return index
+
+    def _insert(self, tables: Tables, index: int) -> None:
+        limit = address_of(tables.texts) + len(tables.texts)
+        begin = address_of(tables.texts) + int(tables.begins[index])
+        length = int(tables.lengths[index])
+        insert(begin, length, limit, self.seed, address_of(tables.slots), tables.shift, index)
+
+    def _grown(self, index: int, more: int) -> Tables:
+        tables = self.tables
+        room = len(tables.lengths)
+        wanted = self._bytes + more + _PADDING
+        if index < room and wanted <= len(tables.texts):
+            return tables
+        texts = room
+        while texts <= index:
+            texts *= 2
+        size = len(tables.texts)
+        while size < wanted:
+            size *= 2
+        # All arrays anew: a walker under way must find in its arrays whatever its slots point to.
+        grown = self._made(texts, size)
+        grown.texts[: self._bytes] = tables.texts[: self._bytes]
+        for name in ("begins", "lengths", "families", "kinds"):
+            getattr(grown, name)[:room] = getattr(tables, name)
+        for entered in self._entered:
+            self._insert(grown, entered)
+        self.tables = grown
+        return grown
+
+    @staticmethod
+    def _made(texts: int, size: int) -> Tables:
+        bits = max(8, (4 * texts - 1).bit_length())  # at most a quarter of the slots is taken
+        families = np.full(texts, -1, np.int32)
+        return Tables(
+            slots=np.zeros((1 << bits) + PROBES, np.uint64),
+            shift=64 - bits,
+            texts=np.zeros(size, np.uint8),
+            begins=np.zeros(texts, np.int64),
+            lengths=np.zeros(texts, np.int32),
+            families=families,
+            kinds=np.zeros(texts, np.uint8),
+        )
+
+
+def _decoded(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise DecodeError(f"a text is not UTF-8 ({error}): not an OTLP trace message") from error
+
+
+def _hinted(text: str) -> int:
+    """Returns the kind of a span of this name on a stream, if the name tells it, else 0."""
+    lower = text.lower()
+    if "memcpy" in lower:
+        return SpanKind.MEMCPY
+    return SpanKind.MEMSET if "memset" in lower else 0
+
+
+class SharedStrings:
+    """The string table that a receiver's threads decode into, begun anew when it is full.
+
+    Spans that were decoded before keep the old table alive, and :func:`kat_otel.spans.concat`
+    joins tables of both.
+    """
+
+    def __init__(self, max_strings: int = 1_000_000, max_bytes: int = 256 * 2**20) -> None:
+        self._max_strings = max_strings
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._strings = StringTable()
+
+    def current(self) -> StringTable:
+        """Returns the table to decode the next request into."""
+        strings = self._strings
+        if self._full(strings):
+            with self._lock:
+                if self._full(self._strings):
+                    self._strings = StringTable()
+                strings = self._strings
+        return strings
+
+    def _full(self, strings: StringTable) -> bool:
+        found: Any = strings.companion
+        size = found.size_bytes if isinstance(found, Interner) else 0
+        return len(strings) > self._max_strings or size > self._max_bytes

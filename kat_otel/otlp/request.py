@@ -1,0 +1,185 @@
+"""One request from bytes to table: walk, meet new texts, walk again, mend the unusual."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kat_otel.errors import DecodeError
+from kat_otel.otlp import arguments as place
+from kat_otel.otlp import known
+from kat_otel.otlp.headers import Headers, Scopes
+from kat_otel.otlp.intern import Interner
+from kat_otel.otlp.layout import INT_COLUMNS, Block
+from kat_otel.otlp.memory import address_of
+from kat_otel.otlp.rejected import Rejected
+from kat_otel.otlp.scan import GROUP, PIECE, scan
+from kat_otel.otlp.slow import mend
+from kat_otel.otlp.walk import walk
+from kat_otel.spans import AttributeValue, SpanTable, StringTable
+
+__all__ = ["decode"]
+
+_NO_LIMIT: Final = 2**62
+_headers = Headers()
+
+
+def decode(
+    data: bytes,
+    rejected: Rejected | None,
+    strings: StringTable,
+    max_attribute_bytes: int | None,
+) -> SpanTable:
+    """Decodes a request; see :func:`~kat_otel.otlp.decode.decode_traces`."""
+    raw = np.frombuffer(data, np.uint8)
+    found = _scan(raw)
+    resources = _headers.resources(data, found)
+    most = _NO_LIMIT if max_attribute_bytes is None else max_attribute_bytes
+    walked = _walk(raw, found, Interner.of(strings), most)
+    attributes = _attributes(data, address_of(raw), walked.extras)
+    columns = walked.block.columns
+    table = SpanTable(strings, resources, attributes=attributes, **columns)
+    if len(walked.slow):
+        table = mend(data, found, walked.slow, table, rejected, max_attribute_bytes)
+    return table
+
+
+def _scan(raw: NDArray[np.uint8]) -> Scopes:
+    base = address_of(raw)
+    counts = np.zeros(4, np.int64)
+    # An accepted span has 30 bytes and more, mostly hundreds; others cost a second scan.
+    span_room, scope_room, piece_room = 64 + len(raw) // 64, 64, 256
+    while True:
+        spans = np.empty(2 * span_room, np.int64)
+        scopes = np.empty(2 * (scope_room + 1), np.int64)
+        pieces = np.empty(PIECE * piece_room, np.int64)
+        outcome = scan(
+            base,
+            base + len(raw),
+            address_of(spans),
+            span_room,
+            address_of(scopes),
+            scope_room,
+            address_of(pieces),
+            piece_room,
+            address_of(counts),
+        )
+        if outcome:
+            what = "a group" if outcome == GROUP else "cut off or of no known form"
+            raise DecodeError(
+                f"request of {len(raw):,} bytes: not an OTLP trace message "
+                f"({what} at byte {int(counts[0]) - base:,})"
+            )
+        span_count, scope_count, resource_count, piece_count = counts.tolist()
+        if span_count <= span_room and scope_count <= scope_room and piece_count <= piece_room:
+            return Scopes(
+                base=base,
+                spans=spans[: 2 * span_count].reshape(-1, 2),
+                scopes=scopes[: 2 * (scope_count + 1)].reshape(-1, 2),
+                pieces=pieces[: PIECE * piece_count].reshape(-1, PIECE),
+                resource_count=resource_count,
+            )
+        span_room, scope_room, piece_room = span_count, scope_count, piece_count
+
+
+@dataclass(slots=True)
+class _Walked:
+    block: Block
+    extras: NDArray[np.int64]
+    slow: NDArray[np.int64]
+
+
+def _walk(raw: NDArray[np.uint8], found: Scopes, interner: Interner, most: int) -> _Walked:
+    count = len(found.spans)
+    block = Block(count)
+    slow = np.empty(count, np.int64)
+    results = np.zeros(3, np.int64)
+    arguments = _arguments(raw, found, block, most)
+    arguments[place.SLOW] = address_of(slow)
+    arguments[place.RESULTS] = address_of(results)
+    arguments[place.SEED] = interner.seed
+    miss_room, extra_room = 256, 256
+    while True:
+        misses = np.empty((miss_room, place.MISS_SIZE), np.int64)
+        extras = np.empty((extra_room, place.EXTRA_SIZE), np.int64)
+        tables = interner.tables
+        arguments[place.SLOTS : place.SLOTS + 2] = tables.addresses()[:2]
+        arguments[place.TEXTS : place.TEXT_KIND + 1] = tables.addresses()[2:]
+        arguments[place.MISSES], arguments[place.MISS_ROOM] = address_of(misses), miss_room
+        arguments[place.EXTRAS], arguments[place.EXTRA_ROOM] = address_of(extras), extra_room
+        walk(address_of(arguments))
+        missed, extra_count, slow_count = results.tolist()
+        last_call = bool(arguments[place.LAST])
+        if (missed == 0 or last_call) and extra_count <= extra_room:
+            return _Walked(block, extras[:extra_count], slow[:slow_count])
+        if missed > miss_room and not last_call:
+            miss_room = missed
+        elif missed and not last_call:
+            _enter(raw, misses[:missed], found.base, interner)
+            arguments[place.LAST] = 1
+        extra_room = max(extra_room, extra_count)
+
+
+def _arguments(
+    raw: NDArray[np.uint8], found: Scopes, block: Block, most: int
+) -> NDArray[np.int64]:
+    given = np.zeros(place.SIZE, np.int64)
+    given[place.LIMIT] = found.base + len(raw)
+    given[place.BASE] = found.base
+    given[place.SPANS] = address_of(found.spans)
+    given[place.SCOPES] = address_of(found.scopes)
+    given[place.SCOPE_COUNT] = len(found.scopes) - 1
+    given[place.KNOWN] = address_of(known.KEYS)
+    given[place.KINDS] = address_of(known.KINDS)
+    given[place.MAX_TEXT] = most
+    at = block.addresses(address_of(block.memory))
+    given[place.INTS : place.INTS + len(INT_COLUMNS)] = [at[name] for name in INT_COLUMNS]
+    given[place.TRACE_HI :] = [at[name] for name in place.COLUMNS]
+    return given
+
+
+def _enter(
+    raw: NDArray[np.uint8], misses: NDArray[np.int64], base: int, interner: Interner
+) -> None:
+    whole = memoryview(raw)
+    names: set[bytes] = set()
+    kernels: set[bytes] = set()
+    for begin, length, is_kernel in misses.tolist():
+        text = bytes(whole[begin - base : begin - base + length])
+        (kernels if is_kernel else names).add(text)
+    interner.add(names, kernels)
+
+
+_BITS = struct.Struct("<q")
+_DOUBLE = struct.Struct("<d")
+
+
+def _attributes(
+    data: bytes, base: int, extras: NDArray[np.int64]
+) -> dict[int, dict[str, AttributeValue]]:
+    by_row: dict[int, dict[str, AttributeValue]] = {}
+    try:
+        for row, key, key_length, form, bits, length in extras.tolist():
+            text = data[key - base : key - base + key_length].decode()
+            value: Any
+            if form == 0x18:
+                value = bits
+            elif form == 0x0A:
+                value = data[bits - base : bits - base + length].decode()
+            elif form == 0x3A:
+                value = data[bits - base : bits - base + length]
+            elif form == 0x10:
+                value = bool(bits)
+            else:
+                (value,) = _DOUBLE.unpack(_BITS.pack(bits))
+            by_row.setdefault(row, {})[text] = value
+    except UnicodeDecodeError as error:
+        raise DecodeError(
+            f"request of {len(data):,} bytes: a text is not UTF-8 ({error}): not an OTLP trace "
+            "message"
+        ) from error
+    return by_row
