@@ -1,66 +1,56 @@
-"""``GET /healthz`` for supervisors: 200 while spans are taken and judged, else 503."""
+"""``GET /healthz`` and ``GET /readyz`` for supervisors: 200 if all conditions hold, else 503.
+
+*Live* means that a restart would not help: the judging thread runs. *Ready* means that requests
+are taken. A backend that is away makes neither false: the log takes what arrives, and a fleet of
+processors that all leave their load balancer would turn one outage into two.
+"""
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
-from kat_otel.errors import ConfigError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
-__all__ = ["HealthServer"]
+from kat_otel.processor.conditions import Condition, Conditions
+from kat_otel.telemetry import Books
+
+__all__ = ["health_app"]
 
 
-class HealthServer:
-    """A small HTTP server.
+def health_app(live: Conditions, ready: Conditions, books: Books) -> Starlette:
+    """Returns the web application.
 
     Args:
-        endpoint: ``host:port``; port 0 picks a free one.
-        state: returns whether all is well and what to show.
-
-    Raises:
-        ConfigError: the endpoint cannot be bound.
+        live: what must hold or the process should be restarted.
+        ready: what must hold or it should get no requests.
+        books: shown beside the conditions.
     """
 
-    def __init__(
-        self, endpoint: str, state: Callable[[], tuple[bool, Mapping[str, object]]]
-    ) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                """Answers one request."""
-                if self.path.partition("?")[0] not in ("/", "/healthz"):
-                    self.send_error(HTTPStatus.NOT_FOUND)
-                    return
-                healthy, shown = state()
-                body = json.dumps({"healthy": healthy, **shown}).encode()
-                self.send_response(HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+    def healthz(request: Request) -> JSONResponse:
+        del request
+        return _answer("healthy", live(), books)
 
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name
-                """Says nothing: probes come every few seconds."""
+    def readyz(request: Request) -> JSONResponse:
+        del request
+        return _answer("ready", ready(), books)
 
-        host, _, port = endpoint.rpartition(":")
-        try:
-            self._server = ThreadingHTTPServer((host.strip("[]"), int(port)), Handler)
-        except OSError as error:
-            raise ConfigError(
-                f"health.endpoint {endpoint}: cannot listen there ({error})"
-            ) from error
-        self._server.daemon_threads = True
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, name="kat-health", daemon=True
-        )
-        self._thread.start()
+    routes = [Route("/", healthz), Route("/healthz", healthz), Route("/readyz", readyz)]
+    return Starlette(routes=routes)
 
-    def stop(self) -> None:
-        """Stops answering."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+
+def _answer(word: str, conditions: Sequence[Condition], books: Books) -> JSONResponse:
+    well = all(condition.ok for condition in conditions)
+    balance = books.balance()
+    body = {
+        word: well,
+        "conditions": {c.name: {"ok": c.ok, "detail": c.detail} for c in conditions},
+        "spans": dict(balance.counts),
+        "pending": balance.pending,
+        "events": books.marks(),
+    }
+    status = HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE
+    return JSONResponse(body, status, headers={"Cache-Control": "no-store"})

@@ -15,19 +15,21 @@ from typing import Any, Self
 from kat_otel.config import Config, WalConfig
 from kat_otel.errors import DecodeError, KatError
 from kat_otel.otlp import Rejected, decode_traces
+from kat_otel.processor.conditions import Condition
 from kat_otel.processor.exporter import Exporter
-from kat_otel.processor.health import HealthServer
 from kat_otel.processor.http_receiver import HttpReceiver
 from kat_otel.processor.ingest import Ingest
 from kat_otel.processor.intake import Batch, Intake
 from kat_otel.processor.judges import Judge, Judges, Memory
 from kat_otel.processor.ledger import Ledger
 from kat_otel.processor.pipeline import Pipeline
+from kat_otel.processor.ports import PortName, Ports
 from kat_otel.processor.receiver import Receiver
+from kat_otel.processor.recent import Recent
 from kat_otel.processor.state import StateStore
 from kat_otel.processor.wal import WriteAheadLog
 from kat_otel.spans import SpanTable
-from kat_otel.telemetry import Books
+from kat_otel.telemetry import Books, Telemetry
 from kat_otel.verdict import Report
 
 __all__ = ["Processor", "ProcessorFailedError"]
@@ -58,7 +60,9 @@ class Processor:
         on_report: Callable[[Report, SpanTable], None] | None = None,
         judge: Callable[[], Judge] | None = None,
     ) -> None:
-        self.books = Books()
+        self.telemetry = Telemetry()
+        self.books = self.telemetry.books
+        self._recent = Recent(config.debug.steps)
         self._config = config
         self._clock = time.monotonic
         self._intake = Intake(config.receiver.queue_size_mib * 2**20)
@@ -83,7 +87,9 @@ class Processor:
             on_report=on_report,
             now=self._clock(),
         )
-        self._health: HealthServer | None = None
+        self._ports = Ports(
+            lambda: self._config, self.telemetry, self._recent, live=self._live, ready=self._ready
+        )
         self._failure: Exception | None = None
         self._ended = threading.Event()  # set when the judging thread has ended, for any reason
         self._thread = threading.Thread(target=self._run, name="kat-judge", daemon=True)
@@ -99,10 +105,9 @@ class Processor:
         """The port that receives OTLP over HTTP, if one is configured."""
         return self._http.port if self._http else None
 
-    @property
-    def health_port(self) -> int | None:
-        """The port that answers health checks, if one is configured."""
-        return self._health.port if self._health else None
+    def port_of(self, name: PortName) -> int | None:
+        """The port for health checks, Prometheus or people, if one is configured."""
+        return self._ports.port(name)
 
     def start(self) -> None:
         """Starts everything.
@@ -114,8 +119,7 @@ class Processor:
             self._listen()
         except BaseException:
             self._receiver.stop(0)
-            if self._health:
-                self._health.stop()
+            self._ports.stop()
             if self._log:
                 self._log.close()
             raise
@@ -127,8 +131,7 @@ class Processor:
         logger.info("receiving OTLP on port %d, exporting to %s", self.port, where)
 
     def _listen(self) -> None:
-        if self._config.health.endpoint:
-            self._health = HealthServer(self._config.health.endpoint, self._state)
+        self._ports.start()
         self._receiver.start()
         if self._http:
             self._http.start()
@@ -174,15 +177,20 @@ class Processor:
             self._exporter.stop(left())
         if self._log and not self._thread.is_alive():
             self._log.close()
-        if self._health:
-            self._health.stop()
+        self._ports.stop()
         logger.info("stopped; spans: %s", self.books.balance())
 
-    def _state(self) -> tuple[bool, dict[str, object]]:
-        healthy = self._failure is None and not self._intake.closed
-        balance = self.books.balance()
-        counts = {"spans": dict(balance.counts), "pending": balance.pending}
-        return healthy, {**counts, "events": self.books.marks()}
+    def _live(self) -> list[Condition]:
+        well = self._failure is None
+        state = "runs" if well else f"died of {self._failure!r}"
+        return [Condition("judging", well, state)]
+
+    def _ready(self) -> list[Condition]:
+        closed = self._intake.closed
+        return [
+            *self._live(),
+            Condition("receiving", not closed, "stopping" if closed else f"port {self.port}"),
+        ]
 
     def _run(self) -> None:
         try:

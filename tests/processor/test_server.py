@@ -267,7 +267,7 @@ def test_health_tells_the_books(fleet, connect, judge_class):
     health = HealthConfig(endpoint="127.0.0.1:0")
     with Processor(config(None, health=health), judge=judge_class) as processor:
         send(connect(processor.port), *fleet.step(0))
-        url = f"http://127.0.0.1:{processor.health_port}"
+        url = f"http://127.0.0.1:{processor.port_of('health')}"
         with urllib.request.urlopen(f"{url}/healthz", timeout=20) as response:
             said = json.load(response)
         assert said["healthy"] is True
