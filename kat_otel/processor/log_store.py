@@ -32,8 +32,8 @@ _KEY: Final = struct.Struct(">QH")
 _HEADER: Final = struct.Struct("<BQQ")
 """Part 0: signal, time of arrival, length. The bytes are in parts 1 and up."""
 _PAGE: Final = 4096
-_PART: Final = 64 * _PAGE - 16
-"""Bytes of a part: 64 pages with LMDB's header. A record then needs no longer run of free pages
+_PART: Final = 256 * _PAGE - 16
+"""Bytes of a part: 256 pages with LMDB's header. A record then needs no longer run of free pages
 than this, also in a log whose free space is in pieces."""
 _SLACK: Final = 1 << 20
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -58,7 +58,7 @@ class Record(NamedTuple):
 def footprint(size: int) -> int:
     """Returns the bytes that a record of ``size`` bytes takes in the log at most."""
     parts, rest = divmod(size, _PART)
-    return parts * 64 * _PAGE + (rest + 16 + _PAGE - 1) // _PAGE * _PAGE + 256
+    return parts * (_PART + 16) + (rest + 16 + _PAGE - 1) // _PAGE * _PAGE + 256
 
 
 class LogStore:

@@ -84,8 +84,8 @@ def fill(log: WriteAheadLog, size: int = 300_000) -> list[int]:
 
 
 def test_records_come_back_as_they_were_and_in_order(open_log) -> None:
-    log = open_log()
-    sizes = [0, 1, 17, 2_000, 4_096, 262_127, 262_128, 262_129, 524_256, 1_000_003]
+    log = open_log(64 * MIB)
+    sizes = [0, 1, 17, 2_000, 4_096, 1_048_559, 1_048_560, 1_048_561, 3_000_001]
     sent = [
         Record(0, signal, random.Random(size).randbytes(size), 1_700_000_000_000_000_000 + size)
         for size in sizes
@@ -529,7 +529,9 @@ class LogMachine(RuleBasedStateMachine):
         self.model: dict[int, bytes] = {}
         self.highest = 0
 
-    @rule(target=ids, size=st.sampled_from([0, 1, 100, 5_000, 262_128, 600_000]), fill=st.binary())
+    @rule(
+        target=ids, size=st.sampled_from([0, 1, 100, 5_000, 600_000, 1_048_560]), fill=st.binary()
+    )
     def append(self, size: int, fill: bytes) -> int:
         data = (fill + bytes(size))[:size]
         try:
