@@ -69,7 +69,9 @@ def seconds(work: Callable[[], object], at_least: float = 0.5) -> float:
 def main() -> None:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     sizes = [int(argument) for argument in sys.argv[1:]] or SIZES
-    print("spans    bytes/span  vs library+walk  vs library alone  spans/s     without shared texts")
+    print(
+        "spans    bytes/span  vs library+walk  vs library alone  spans/s     without shared texts"
+    )
     for count in sizes:
         table = kernels(count)
         (wire,) = encode_traces(table, limit=2**30)

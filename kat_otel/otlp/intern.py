@@ -25,8 +25,8 @@ from kat_otel.spans import SpanKind, StringTable
 
 __all__ = ["Interner", "SharedStrings", "Tables"]
 
-_FIRST_TEXTS: Final = 256
-_FIRST_BYTES: Final = 16_384
+_FIRST_TEXTS: Final = 1_024
+_FIRST_BYTES: Final = 65_536
 _PADDING: Final = 8  # the walker compares whole words, and may read this far past a text
 
 
@@ -58,7 +58,7 @@ class Interner:
         self.seed = secrets.randbits(62)  # nobody outside can make texts collide
         self._lock = threading.Lock()
         self._bytes = 0
-        self._entered: list[int] = []
+        self._entered: list[NDArray[np.int64]] = []
         self.tables = self._made(_FIRST_TEXTS, _FIRST_BYTES)
 
     @staticmethod
@@ -88,37 +88,38 @@ class Interner:
             DecodeError: a text is not UTF-8.
         """
         texts = [_decoded(name) for name in names]
-        kernel_texts = [_decoded(kernel) for kernel in kernels]
+        relatives = {text: family(text) for text in map(_decoded, kernels)}
         with self._lock:
-            for text in texts:
-                self._enter(text)
-            for text in kernel_texts:
-                index = self._enter(text)
-                relative = self._enter(family(text))
-                self.tables.families[index] = relative
+            self._enter(dict.fromkeys([*texts, *relatives, *relatives.values()]))
+            add, families = self.strings.add, self.tables.families
+            for text, relative in relatives.items():
+                families[add(text)] = add(relative)
 
-    def _enter(self, text: str) -> int:
-        index = self.strings.add(text)
-        tables = self.tables
-        if index < len(tables.lengths) and tables.lengths[index]:
-            return index
-        raw = text.encode()
-        tables = self._grown(index, len(raw))
-        begin = self._bytes
-        tables.texts[begin : begin + len(raw)] = np.frombuffer(raw, np.uint8)
-        tables.begins[index] = begin
-        tables.kinds[index] = _hinted(text)
-        tables.lengths[index] = len(raw)
-        self._bytes += len(raw)
-        self._entered.append(index)
-        self._insert(tables, index)
-        return index
+    def _enter(self, texts: Iterable[str]) -> None:
+        indices = [(self.strings.add(text), text) for text in texts]
+        lengths = self.tables.lengths
+        new = [(at, text) for at, text in indices if at >= len(lengths) or not lengths[at]]
+        if not new:
+            return
+        raw = [text.encode() for _, text in new]
+        whole = b"".join(raw)
+        tables = self._grown(max(at for at, _ in new), len(whole))
+        order = np.array([at for at, _ in new], np.int64)
+        sizes = np.fromiter(map(len, raw), np.int64, len(raw))
+        tables.texts[self._bytes : self._bytes + len(whole)] = np.frombuffer(whole, np.uint8)
+        tables.begins[order] = self._bytes + np.cumsum(sizes) - sizes
+        tables.kinds[order] = [_hinted(text) for _, text in new]
+        tables.lengths[order] = sizes
+        self._bytes += len(whole)
+        self._entered.append(order)
+        self._insert(tables, order)
 
-    def _insert(self, tables: Tables, index: int) -> None:
-        limit = address_of(tables.texts) + len(tables.texts)
-        begin = address_of(tables.texts) + int(tables.begins[index])
-        length = int(tables.lengths[index])
-        insert(begin, length, limit, self.seed, address_of(tables.slots), tables.shift, index)
+    def _insert(self, tables: Tables, order: NDArray[np.int64]) -> None:
+        slots, shift, texts, begins, lengths, _, _ = tables.addresses()
+        limit = texts + len(tables.texts)
+        insert(
+            address_of(order), len(order), limit, self.seed, slots, shift, texts, begins, lengths
+        )
 
     def _grown(self, index: int, more: int) -> Tables:
         tables = self.tables
@@ -137,22 +138,22 @@ class Interner:
         grown.texts[: self._bytes] = tables.texts[: self._bytes]
         for name in ("begins", "lengths", "families", "kinds"):
             getattr(grown, name)[:room] = getattr(tables, name)
-        for entered in self._entered:
-            self._insert(grown, entered)
+        for order in self._entered:
+            self._insert(grown, order)
+        self._entered = [np.concatenate([np.empty(0, np.int64), *self._entered])]
         self.tables = grown
         return grown
 
     @staticmethod
     def _made(texts: int, size: int) -> Tables:
         bits = max(8, (4 * texts - 1).bit_length())  # at most a quarter of the slots is taken
-        families = np.full(texts, -1, np.int32)
         return Tables(
             slots=np.zeros((1 << bits) + PROBES, np.uint64),
             shift=64 - bits,
             texts=np.zeros(size, np.uint8),
             begins=np.zeros(texts, np.int64),
             lengths=np.zeros(texts, np.int32),
-            families=families,
+            families=np.full(texts, -1, np.int32),
             kinds=np.zeros(texts, np.uint8),
         )
 

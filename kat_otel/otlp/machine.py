@@ -69,5 +69,5 @@ load64: Callable[[int], int] = _load(64, _any.uint64)
 store8 = _store(8)
 store32 = _store(32)
 store64 = _store(64)
-big_endian64: Callable[[int], int] = intrinsic(_swap)
+big_endian64: Callable[[int], int] = intrinsic(_swap)  # pyright: ignore[reportAssignmentType]
 """Returns the bytes of a uint64 in reverse order."""

@@ -72,9 +72,7 @@ def table_of(
                     reject(f"{place}.spans[{span_at}]", span, problem, rejected)
                 else:
                     rows.add(span)
-            builder.append(
-                len(rows), attributes=rows.attributes, resource=index, **rows.columns()
-            )
+            builder.append(len(rows), attributes=rows.attributes, resource=index, **rows.columns())
     return builder.build()
 
 

@@ -33,13 +33,18 @@ def decode(
     rejected: Rejected | None,
     strings: StringTable,
     max_attribute_bytes: int | None,
+    raw: NDArray[np.uint8] | None = None,
 ) -> SpanTable:
-    """Decodes a request; see :func:`~kat_otel.otlp.decode.decode_traces`."""
-    raw = np.frombuffer(data, np.uint8)
+    """Decodes a request; see :func:`~kat_otel.otlp.decode.decode_traces`.
+
+    Args:
+        raw: the same bytes where the walker shall read them: a fuzzer puts them before a guard.
+    """
+    raw = np.frombuffer(data, np.uint8) if raw is None else raw
     found = _scan(raw)
     resources = _headers.resources(data, found)
     most = _NO_LIMIT if max_attribute_bytes is None else max_attribute_bytes
-    walked = _walk(raw, found, Interner.of(strings), most)
+    walked = _walk(data, raw, found, Interner.of(strings), most)
     attributes = _attributes(data, address_of(raw), walked.extras)
     columns = walked.block.columns
     table = SpanTable(strings, resources, attributes=attributes, **columns)
@@ -93,7 +98,9 @@ class _Walked:
     slow: NDArray[np.int64]
 
 
-def _walk(raw: NDArray[np.uint8], found: Scopes, interner: Interner, most: int) -> _Walked:
+def _walk(
+    data: bytes, raw: NDArray[np.uint8], found: Scopes, interner: Interner, most: int
+) -> _Walked:
     count = len(found.spans)
     block = Block(count)
     slow = np.empty(count, np.int64)
@@ -107,8 +114,9 @@ def _walk(raw: NDArray[np.uint8], found: Scopes, interner: Interner, most: int) 
         misses = np.empty((miss_room, place.MISS_SIZE), np.int64)
         extras = np.empty((extra_room, place.EXTRA_SIZE), np.int64)
         tables = interner.tables
-        arguments[place.SLOTS : place.SLOTS + 2] = tables.addresses()[:2]
-        arguments[place.TEXTS : place.TEXT_KIND + 1] = tables.addresses()[2:]
+        tables_at = tables.addresses()
+        arguments[place.SLOTS : place.SLOT_SHIFT + 1] = tables_at[:2]
+        arguments[place.TEXTS : place.TEXT_KIND + 1] = tables_at[2:]
         arguments[place.MISSES], arguments[place.MISS_ROOM] = address_of(misses), miss_room
         arguments[place.EXTRAS], arguments[place.EXTRA_ROOM] = address_of(extras), extra_room
         walk(address_of(arguments))
@@ -119,14 +127,12 @@ def _walk(raw: NDArray[np.uint8], found: Scopes, interner: Interner, most: int) 
         if missed > miss_room and not last_call:
             miss_room = missed
         elif missed and not last_call:
-            _enter(raw, misses[:missed], found.base, interner)
+            _enter(data, misses[:missed], found.base, interner)
             arguments[place.LAST] = 1
         extra_room = max(extra_room, extra_count)
 
 
-def _arguments(
-    raw: NDArray[np.uint8], found: Scopes, block: Block, most: int
-) -> NDArray[np.int64]:
+def _arguments(raw: NDArray[np.uint8], found: Scopes, block: Block, most: int) -> NDArray[np.int64]:
     given = np.zeros(place.SIZE, np.int64)
     given[place.LIMIT] = found.base + len(raw)
     given[place.BASE] = found.base
@@ -142,14 +148,11 @@ def _arguments(
     return given
 
 
-def _enter(
-    raw: NDArray[np.uint8], misses: NDArray[np.int64], base: int, interner: Interner
-) -> None:
-    whole = memoryview(raw)
+def _enter(data: bytes, misses: NDArray[np.int64], base: int, interner: Interner) -> None:  # pyright: ignore[reportArgumentType]
     names: set[bytes] = set()
     kernels: set[bytes] = set()
     for begin, length, is_kernel in misses.tolist():
-        text = bytes(whole[begin - base : begin - base + length])
+        text = data[begin - base : begin - base + length]
         (kernels if is_kernel else names).add(text)
     interner.add(names, kernels)
 

@@ -57,7 +57,7 @@ def skip(wire_type: int, at: int, end: int) -> int:
         return begin + length if length >= 0 else MALFORMED
     if wire_type == 5:
         return at + 4 if end - at >= 4 else MALFORMED
-    return GROUP if wire_type in (3, 4) else MALFORMED  # noqa: PLR6201
+    return GROUP if wire_type in (3, 4) else MALFORMED
 
 
 @inline
@@ -97,7 +97,7 @@ def _add_piece(
     "int64(int64, int64, int64, int64, int64, int64, int64, int64, int64)",
     uses=(memory,),
 )
-def scan(  # noqa: C901, PLR0912, PLR0915, PLR0917 - one loop over three levels, in machine words
+def scan(
     base: int,
     limit: int,
     spans: int,

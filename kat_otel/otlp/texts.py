@@ -96,21 +96,35 @@ def lookup(
     return MISSING
 
 
-@njit("int64(int64, int64, int64, int64, int64, int64, int64)", uses=(memory, known))
-def insert(  # noqa: PLR0917 - machine words
-    at: int, length: int, limit: int, seed: int, slots: int, shift: int, index: int
+@njit(f"int64({', '.join(['int64'] * 9)})", uses=(memory, known))
+def insert(
+    order: int,
+    count: int,
+    limit: int,
+    seed: int,
+    slots: int,
+    shift: int,
+    texts: int,
+    begins: int,
+    lengths: int,
 ) -> int:
-    """Puts a text into the first free slot of its probe; returns 0 if all PROBES are taken.
+    """Puts texts, ``count`` indices at ``order``, into the first free slots of their probes.
 
-    A text without a slot is never found: its spans take the slow way, and are right.
+    A text that finds all PROBES taken is never found: its spans take the slow way, and are
+    right. Returns how many found a slot.
     """
-    mixed = hash_of(at, length, limit, seed)
-    place = slots + 8 * signed(mixed >> unsigned(shift))
-    last = place + 8 * PROBES
-    while place < last:
-        if load64(place) == unsigned(0):
-            tag = mixed & unsigned(0xFFFFFFFF)
-            store64(place, signed((tag << unsigned(32)) | unsigned(index + 1)))
-            return 1
-        place += 8
-    return 0
+    entered = 0
+    for turn in range(count):
+        index = signed(load64(order + 8 * turn))
+        begin = texts + signed(load64(begins + 8 * index))
+        mixed = hash_of(begin, load32(lengths + 4 * index), limit, seed)
+        place = slots + 8 * signed(mixed >> unsigned(shift))
+        last = place + 8 * PROBES
+        while place < last:
+            if load64(place) == unsigned(0):
+                tag = mixed & unsigned(0xFFFFFFFF)
+                store64(place, signed((tag << unsigned(32)) | unsigned(index + 1)))
+                entered += 1
+                break
+            place += 8
+    return entered

@@ -70,7 +70,7 @@ def _find(table: int, at: int, length: int) -> int:
 
 @inline
 def _varint(at: int, end: int) -> tuple[int, int]:
-    """Returns the value of a varint of at most nine bytes that ends at ``end``, and 1; else 0, 0."""
+    """Returns the value of a varint of at most nine bytes that ends at ``end``, and 1; else 0, 0."""  # noqa: E501
     value = unsigned(0)
     shift = unsigned(0)
     if end - at > 9 or end <= at:
@@ -91,7 +91,7 @@ def _argument(frame: int, place: int) -> int:
 
 
 @njit("int64(int64)", uses=(arguments, memory, known, scan, texts))
-def walk(frame: int) -> int:  # noqa: C901, PLR0912, PLR0914, PLR0915 - a span's parser in one piece: its state is registers
+def walk(frame: int) -> int:
     """Fills the columns of all spans that it can take.
 
     Args:
@@ -203,7 +203,7 @@ def walk(frame: int) -> int:  # noqa: C901, PLR0912, PLR0914, PLR0915 - a span's
                                 store64(column + 8 * row, signed(bits))
                             fitted |= 1 << number
                             kept = 1
-                    elif form in (0x0A, 0x3A):  # noqa: PLR6201 - string_value, bytes_value
+                    elif form in (0x0A, 0x3A):
                         size, text = length_at(value + 1, stop_at)
                         if size < 0 or text + size != stop_at or size > max_text:
                             bad = 1
@@ -299,7 +299,7 @@ def walk(frame: int) -> int:  # noqa: C901, PLR0912, PLR0914, PLR0915 - a span's
                         bad = 1
                         break
                     at += 1
-                elif tag in (0x50, 0x60, 0x70):  # noqa: PLR6201 - dropped counts
+                elif tag in (0x50, 0x60, 0x70):
                     if end - at < 1 or load8(at) != 0:
                         bad = 1
                         break
@@ -326,11 +326,18 @@ def walk(frame: int) -> int:  # noqa: C901, PLR0912, PLR0914, PLR0915 - a span's
             missed = miss_count
             text_index = 0
             if kernel_length:
-                if kind not in (_UNSAID, _KERNEL, _COLLECTIVE):  # noqa: PLR6201
+                if kind not in (_UNSAID, _KERNEL, _COLLECTIVE):
                     bad = 1
                 else:
                     text_index = lookup(
-                        kernel, kernel_length, limit, seed, slots, slot_shift, text_bytes, begins,
+                        kernel,
+                        kernel_length,
+                        limit,
+                        seed,
+                        slots,
+                        slot_shift,
+                        text_bytes,
+                        begins,
                         lengths,
                     )
                     relative = _UNSAID
