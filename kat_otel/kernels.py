@@ -142,14 +142,14 @@ def classify(
         The table with ``kind`` set to COLLECTIVE where the name (or the source) says so, and
         the :class:`Semantics` of every span, uint8 ``(n,)``.
     """
-    kernels = (table.kind == SpanKind.KERNEL) | (table.kind == SpanKind.COLLECTIVE)
+    kernels = (table.kind == SpanKind.KERNEL.value) | (table.kind == SpanKind.COLLECTIVE.value)
     meaning = np.zeros(len(table), dtype=np.uint8)
     meaning[kernels] = _meanings(tuple(extra)).of(table.strings, table.name[kernels])
-    told = table.kind == SpanKind.COLLECTIVE
-    told &= meaning == Semantics.NONE
+    told = table.kind == SpanKind.COLLECTIVE.value
+    told &= meaning == Semantics.NONE.value
     meaning[told] = Semantics.BARRIER  # the source knows a collective whose name we do not
     unmarked = meaning > 0
-    unmarked &= table.kind != SpanKind.COLLECTIVE
+    unmarked &= table.kind != SpanKind.COLLECTIVE.value
     if not unmarked.any():
         return table, meaning
     return table.with_columns(kind=np.where(unmarked, SpanKind.COLLECTIVE, table.kind)), meaning
@@ -157,7 +157,7 @@ def classify(
 
 def are_pairwise(table: SpanTable, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Returns which of these collectives have no common barrier, bool of the rows' length."""
-    return _meanings(()).of(table.strings, table.name[rows]) == Semantics.PAIRWISE
+    return _meanings(()).of(table.strings, table.name[rows]) == Semantics.PAIRWISE.value
 
 
 @lru_cache(maxsize=16)

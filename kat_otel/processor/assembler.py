@@ -154,7 +154,7 @@ class _Pending:
         return repeated
 
     def _read_worker_step(self, table: SpanTable, progress: _Rank) -> None:
-        for row in np.flatnonzero(table.kind == SpanKind.WORKER_STEP).tolist():
+        for row in np.flatnonzero(table.kind == SpanKind.WORKER_STEP.value).tolist():
             said = table.attributes.get(row, {})
             count, group = said.get(semconv.SPAN_COUNT), said.get(semconv.GROUP_SIZE)
             progress.expected = max(progress.expected, count if type(count) is int else 0)

@@ -30,7 +30,7 @@ def arrival_lateness(table: SpanTable) -> dict[int, int]:
     Lateness is a rank's start minus the earliest rank's. Only collectives (spans of that kind)
     with barrier semantics that every rank of the table took part in equally often are compared.
     """
-    rows = np.flatnonzero(table.kind == SpanKind.COLLECTIVE)
+    rows = np.flatnonzero(table.kind == SpanKind.COLLECTIVE.value)
     rows = rows[~are_pairwise(table, rows)]
     of_resource = np.array([r.rank for r in table.resources] or [UNKNOWN])
     known = np.unique(of_resource)

@@ -41,8 +41,8 @@ def cited_rows(table: SpanTable, incident: Incident) -> NDArray[np.int64]:
 
 def summary_spans(table: SpanTable) -> Mask:
     """Returns what leaves of a healthy step: one span a rank, with its ancestors."""
-    tops = table.kind <= SpanKind.WORKER_STEP
-    return with_ancestors(table, tops & (table.kind >= SpanKind.STEP))
+    tops = table.kind <= SpanKind.WORKER_STEP.value
+    return with_ancestors(table, tops & (table.kind >= SpanKind.STEP.value))
 
 
 def select_spans(table: SpanTable, cited: Mask, limit: int) -> Mask:
@@ -86,4 +86,4 @@ def _interest(table: SpanTable, cited: Mask) -> NDArray[np.float64]:
         begin, end = table.start_ns[cited].min(), table.end_ns[cited].max()
         near = (table.end_ns >= begin) & (table.start_ns <= end)
         interest += near & table.on_gpu
-    return interest + (table.kind == SpanKind.COLLECTIVE)
+    return interest + (table.kind == SpanKind.COLLECTIVE.value)

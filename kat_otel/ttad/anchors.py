@@ -235,7 +235,7 @@ def _host_waits(
         # a copy to pageable host memory blocks its caller until the copy is done
         copies = copies[_TO_HOST.of(table.strings, table.name[copies]) != 0]
         calls = table.parent[copies]
-        blocked = (table.kind[calls] == SpanKind.LAUNCH) & (
+        blocked = (table.kind[calls] == SpanKind.LAUNCH.value) & (
             _ends(table, calls) >= _ends(table, copies) - SLACK_NS
         )
         rows = np.unique(np.concatenate([rows, calls[blocked].astype(np.int64)]))

@@ -118,7 +118,7 @@ class Durations:
 
     @cached_property
     def _computing(self) -> Bool:
-        return self.judged & (self._features.kind == SpanKind.KERNEL)[:, None]
+        return self.judged & (self._features.kind == SpanKind.KERNEL.value)[:, None]
 
     @cached_property
     def _sums(self) -> tuple[Float, Float]:
@@ -141,8 +141,8 @@ class Durations:
 
 def local_work(features: Features, alignment: Alignment) -> Bool:
     """Nodes whose duration depends on their own rank alone, bool ``(N,)``."""
-    own = (features.kind == SpanKind.KERNEL) | (features.kind == SpanKind.MEMCPY)
-    return (alignment.semantics == Semantics.NONE) & own
+    own = (features.kind == SpanKind.KERNEL.value) | (features.kind == SpanKind.MEMCPY.value)
+    return (alignment.semantics == Semantics.NONE.value) & own
 
 
 def durations(

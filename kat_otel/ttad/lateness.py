@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -298,10 +299,15 @@ def _stretch_kinds(met: Meetings, alignment: Alignment) -> Kinds:
     # one number for the three, in the same order; 2^62 is far away, and not checked in vain
     if families * (families + 1) * (2 * nodes + 1) < 1 << 62:
         keys = alignment.family[met.node].astype(np.int64) * (families + 1) + family_before + 1
-        _, kind = np.unique(keys * (2 * nodes + 1) + distance + nodes, return_inverse=True)
-    else:
-        rows = np.stack([alignment.family[met.node], family_before, distance], axis=1)
-        _, kind = np.unique(rows, axis=0, return_inverse=True)
+        return _numbered((keys * (2 * nodes + 1) + distance + nodes).tobytes())
+    rows = np.stack([alignment.family[met.node], family_before, distance], axis=1)
+    _, kind = np.unique(rows, axis=0, return_inverse=True)
+    return kind.reshape(-1).astype(np.int64), int(kind.max()) + 1
+
+
+@lru_cache(maxsize=16)  # steps of the same work follow each other
+def _numbered(keys: bytes) -> Kinds:
+    _, kind = np.unique(np.frombuffer(keys, np.int64), return_inverse=True)
     return kind.reshape(-1).astype(np.int64), int(kind.max()) + 1
 
 

@@ -93,7 +93,7 @@ def meetings(table: SpanTable, features: Features, alignment: Alignment) -> Meet
     no name is known, if their ends coincide. Collectives without a common end (one-sided,
     unequal pairs) are no meetings: their ranks are not compared by arrival.
     """
-    nodes = np.flatnonzero(alignment.semantics != Semantics.NONE)
+    nodes = np.flatnonzero(alignment.semantics != Semantics.NONE.value)
     node, part, group = _parts(
         nodes,
         alignment.rows,
