@@ -131,6 +131,9 @@ class Processor:
         logger.info("receiving OTLP on port %d, exporting to %s", self.port, where)
 
     def _listen(self) -> None:
+        # The decoder is compiled when first used, which takes a minute where nothing is kept from
+        # an earlier start: before the first sender's deadline runs, not within it.
+        decode_traces(b"")
         self._ports.start()
         self._receiver.start()
         if self._http:
