@@ -106,7 +106,12 @@ def any_value(write: Writer, depth: int = 0) -> bytes:
     if form in {0, 1}:
         return write.delimited(1, text(write))
     if form in {2, 3}:
-        return write.number(3, rng.choice([0, 1, 7, 2**31 - 1, 2**31, 2**62, 2**63 - 1] + [-1, -(2**63)] * write.odd()))
+        return write.number(
+            3,
+            rng.choice(
+                [0, 1, 7, 2**31 - 1, 2**31, 2**62, 2**63 - 1] + [-1, -(2**63)] * write.odd()
+            ),
+        )  # noqa: E501
     if form == 4:
         return write.number(2, rng.choice([0, 1, 1] + [2] * write.odd()))
     if form == 5:
@@ -232,6 +237,16 @@ def mutated(rng: random.Random, wire: bytes) -> bytes:
         else:
             data[at : at + 1] = b"\xff" * rng.randrange(1, 11)
     return bytes(data)
+
+
+def with_a_mutated_span(rng: random.Random) -> bytes:
+    """Returns a request with one span of which one byte is another: what is around is well."""
+    write = Writer(rng, 0.0)
+    spans = [span(write) for _ in range(rng.randrange(1, 4))]
+    changed = bytearray(spans[-1])
+    changed[rng.randrange(len(changed))] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)])
+    scope = b"".join(write.delimited(2, data) for data in [*spans[:-1], bytes(changed)])
+    return write.delimited(1, write.delimited(2, scope))
 
 
 def difference(ours: SpanTable, theirs: SpanTable) -> str:

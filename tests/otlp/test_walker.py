@@ -34,7 +34,7 @@ def assert_equal(data: bytes, strings: StringTable | None = None, limit: int | N
     try:
         got = decode_traces(data, rejected=ours, strings=strings, max_attribute_bytes=limit)
     except DecodeError as error:
-        assert refuses_groups_only(error)
+        assert refuses_groups_only(error)  # noqa: PT017
         return
     assert difference(got, wanted) == ""
     assert ours == theirs
