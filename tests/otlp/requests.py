@@ -111,7 +111,7 @@ def any_value(write: Writer, depth: int = 0) -> bytes:
             rng.choice(
                 [0, 1, 7, 2**31 - 1, 2**31, 2**62, 2**63 - 1] + [-1, -(2**63)] * write.odd()
             ),
-        )  # noqa: E501
+        )
     if form == 4:
         return write.number(2, rng.choice([0, 1, 1] + [2] * write.odd()))
     if form == 5:
