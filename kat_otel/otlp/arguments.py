@@ -22,7 +22,7 @@ KNOWN: Final = 5
 KINDS: Final = 6
 """The table of names of span kinds."""
 SLOTS: Final = 7
-"""The hash table of texts, and how far a hash is shifted to get its slot."""
+"""The hash table of texts, how far a hash is shifted to get its slot, and where it begins."""
 SLOT_SHIFT: Final = 8
 SEED: Final = 9
 TEXTS: Final = 10

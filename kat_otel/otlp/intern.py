@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from kat_otel.errors import DecodeError
 from kat_otel.kernels import family
 from kat_otel.otlp.memory import address_of
 from kat_otel.otlp.texts import PROBES, insert
-from kat_otel.spans import SpanKind, StringTable
+from kat_otel.spans import UNKNOWN, SpanKind, StringTable
 
 __all__ = ["Interner", "SharedStrings", "Tables"]
 
@@ -30,21 +30,39 @@ _FIRST_BYTES: Final = 65_536
 _PADDING: Final = 8  # the walker compares whole words, and may read this far past a text
 
 
-class Tables(NamedTuple):
-    """One state of the arrays, with their addresses; what a walker was given stays valid."""
+class Tables:
+    """One state of the arrays; what a walker was given stays valid.
 
-    slots: NDArray[np.uint64]
-    shift: int
-    texts: NDArray[np.uint8]
-    begins: NDArray[np.int64]
-    lengths: NDArray[np.int32]
-    families: NDArray[np.int32]
-    kinds: NDArray[np.uint8]
+    Attributes:
+        places: the walker's arguments SLOTS to TEXT_KIND, int64.
+    """
 
-    def addresses(self) -> list[int]:
-        """Returns the arguments SLOTS to TEXT_KIND, without SEED."""
+    def __init__(self, texts: int, size: int, seed: int) -> None:
+        bits = max(8, (4 * texts - 1).bit_length())  # at most a quarter of the slots is taken
+        self.slots = np.zeros((1 << bits) + PROBES, np.uint64)
+        self.texts = np.zeros(size, np.uint8)
+        self.begins = np.zeros(texts, np.int64)
+        self.lengths = np.zeros(texts, np.int32)
+        self.families = np.full(texts, UNKNOWN, np.int32)
+        self.kinds = np.zeros(texts, np.uint8)
         arrays = (self.texts, self.begins, self.lengths, self.families, self.kinds)
-        return [address_of(self.slots), self.shift, *(address_of(array) for array in arrays)]
+        at = [address_of(self.slots), 64 - bits, seed, *map(address_of, arrays)]
+        self.places = np.array(at, np.int64)
+
+    def copy_from(self, other: Tables, size: int) -> None:
+        """Takes over the texts of a smaller one, ``size`` bytes of them, but no slots."""
+        room = len(other.lengths)
+        self.texts[:size] = other.texts[:size]
+        self.begins[:room] = other.begins
+        self.lengths[:room] = other.lengths
+        self.families[:room] = other.families
+        self.kinds[:room] = other.kinds
+
+    def insert(self, order: NDArray[np.int64]) -> None:
+        """Gives slots to texts whose bytes are there, by their indices."""
+        slots, shift, seed, texts, begins, lengths, _, _ = self.places.tolist()
+        limit = texts + len(self.texts)
+        insert(address_of(order), len(order), limit, seed, slots, shift, texts, begins, lengths)
 
 
 _adopting = threading.Lock()
@@ -55,11 +73,11 @@ class Interner:
 
     def __init__(self, strings: StringTable) -> None:
         self.strings = strings
-        self.seed = secrets.randbits(62)  # nobody outside can make texts collide
+        self._seed = secrets.randbits(62)  # nobody outside can make texts collide
         self._lock = threading.Lock()
         self._bytes = 0
         self._entered: list[NDArray[np.int64]] = []
-        self.tables = self._made(_FIRST_TEXTS, _FIRST_BYTES)
+        self.tables = Tables(_FIRST_TEXTS, _FIRST_BYTES, self._seed)
 
     @staticmethod
     def of(strings: StringTable) -> Interner:
@@ -112,14 +130,7 @@ class Interner:
         tables.lengths[order] = sizes
         self._bytes += len(whole)
         self._entered.append(order)
-        self._insert(tables, order)
-
-    def _insert(self, tables: Tables, order: NDArray[np.int64]) -> None:
-        slots, shift, texts, begins, lengths, _, _ = tables.addresses()
-        limit = texts + len(tables.texts)
-        insert(
-            address_of(order), len(order), limit, self.seed, slots, shift, texts, begins, lengths
-        )
+        tables.insert(order)
 
     def _grown(self, index: int, more: int) -> Tables:
         tables = self.tables
@@ -134,28 +145,13 @@ class Interner:
         while size < wanted:
             size *= 2
         # All arrays anew: a walker under way must find in its arrays whatever its slots point to.
-        grown = self._made(texts, size)
-        grown.texts[: self._bytes] = tables.texts[: self._bytes]
-        for name in ("begins", "lengths", "families", "kinds"):
-            getattr(grown, name)[:room] = getattr(tables, name)
+        grown = Tables(texts, size, self._seed)
+        grown.copy_from(tables, self._bytes)
         for order in self._entered:
-            self._insert(grown, order)
+            grown.insert(order)
         self._entered = [np.concatenate([np.empty(0, np.int64), *self._entered])]
         self.tables = grown
         return grown
-
-    @staticmethod
-    def _made(texts: int, size: int) -> Tables:
-        bits = max(8, (4 * texts - 1).bit_length())  # at most a quarter of the slots is taken
-        return Tables(
-            slots=np.zeros((1 << bits) + PROBES, np.uint64),
-            shift=64 - bits,
-            texts=np.zeros(size, np.uint8),
-            begins=np.zeros(texts, np.int64),
-            lengths=np.zeros(texts, np.int32),
-            families=np.full(texts, -1, np.int32),
-            kinds=np.zeros(texts, np.uint8),
-        )
 
 
 def _decoded(raw: bytes) -> str:

@@ -6,12 +6,14 @@ ones or zeros beforehand stand together, so that filling is one stroke.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kat_otel.otlp import fields
+from kat_otel.otlp import arguments, fields
+from kat_otel.otlp.memory import address_of
 from kat_otel.spans import COLUMNS
 
 __all__ = ["INT_COLUMNS", "Block"]
@@ -28,31 +30,38 @@ INT_COLUMNS: Final = tuple(column for column, _ in fields.SPAN_INTS.values())
 """Columns filled by integer attributes; their place here is their number in the walker."""
 
 
+_DTYPES: Final = tuple(COLUMNS[name].dtype for name in _ORDER)
+_SIZES: Final = tuple(dtype.itemsize for dtype in _DTYPES)
+_BEFORE: Final = tuple(accumulate(_SIZES, initial=0))
+_PLACE_OF: Final = dict(zip(_ORDER, _BEFORE, strict=False))
+_ONES: Final = _PLACE_OF[_UNKNOWN_64[0]]
+_ZEROS: Final = _PLACE_OF[_ZERO_32[0]]
+_FREE: Final = _PLACE_OF[_ALWAYS_32[0]]
+_ARGUMENTS: Final = np.array(
+    [_PLACE_OF[name] for name in (*INT_COLUMNS, *arguments.COLUMNS)], np.int64
+)
+
+
 class Block:
-    """The columns of ``count`` spans, uninitialised but for the fills."""
+    """The columns of ``count`` spans, uninitialised but for the fills.
+
+    Attributes:
+        memory: all columns, as bytes.
+        columns: views of it, by name.
+    """
+
+    __slots__ = ("_count", "columns", "memory")
 
     def __init__(self, count: int) -> None:
-        self._memory = np.empty(sum(COLUMNS[c].dtype.itemsize for c in _ORDER) * count, np.uint8)
-        self.columns: dict[str, NDArray[Any]] = {}
-        self._places: dict[str, int] = {}
-        at = 0
-        for name in _ORDER:
-            self._places[name] = at
-            dtype = COLUMNS[name].dtype
-            size = dtype.itemsize * count
-            self.columns[name] = self._memory[at : at + size].view(dtype)
-            at += size
-        wide, narrow = 8 * count, 4 * count
-        ones = wide * len(_ALWAYS_64)
-        zeros = ones + wide * len(_UNKNOWN_64) + narrow * len(_UNKNOWN_32)
-        self._memory[ones:zeros] = 0xFF
-        self._memory[zeros : zeros + narrow * len(_ZERO_32)] = 0
+        self._count = count
+        memory = self.memory = np.empty(_BEFORE[-1] * count, np.uint8)
+        self.columns: dict[str, NDArray[Any]] = {
+            name: np.ndarray(count, dtype, memory, before * count)
+            for name, dtype, before in zip(_ORDER, _DTYPES, _BEFORE, strict=False)
+        }
+        memory[_ONES * count : _ZEROS * count] = 0xFF
+        memory[_ZEROS * count : _FREE * count] = 0
 
-    @property
-    def memory(self) -> NDArray[np.uint8]:
-        """All columns, as bytes."""
-        return self._memory
-
-    def addresses(self, base: int) -> dict[str, int]:
-        """Returns where every column begins, the block beginning at ``base``."""
-        return {name: base + at for name, at in self._places.items()}
+    def addresses(self) -> NDArray[np.int64]:
+        """Returns where columns begin: those of integer attributes, then arguments.COLUMNS."""
+        return address_of(self.memory) + _ARGUMENTS * self._count

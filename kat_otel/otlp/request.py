@@ -25,6 +25,8 @@ from kat_otel.spans import AttributeValue, SpanTable, StringTable
 __all__ = ["decode"]
 
 _NO_LIMIT: Final = 2**62
+_KEYS: Final = address_of(known.KEYS)
+_KINDS: Final = address_of(known.KINDS)
 _headers = Headers()
 
 
@@ -56,8 +58,8 @@ def decode(
 def _scan(raw: NDArray[np.uint8]) -> Scopes:
     base = address_of(raw)
     counts = np.zeros(4, np.int64)
-    # An accepted span has 30 bytes and more, mostly hundreds; others cost a second scan.
-    span_room, scope_room, piece_room = 64 + len(raw) // 64, 64, 256
+    # A kernel span has 160 to 400 bytes; shorter ones cost a second scan, a tenth of the walk.
+    span_room, scope_room, piece_room = 64 + len(raw) // 160, 64, 256
     while True:
         spans = np.empty(2 * span_room, np.int64)
         scopes = np.empty(2 * (scope_room + 1), np.int64)
@@ -108,15 +110,12 @@ def _walk(
     arguments = _arguments(raw, found, block, most)
     arguments[place.SLOW] = address_of(slow)
     arguments[place.RESULTS] = address_of(results)
-    arguments[place.SEED] = interner.seed
     miss_room, extra_room = 256, 256
     while True:
         misses = np.empty((miss_room, place.MISS_SIZE), np.int64)
         extras = np.empty((extra_room, place.EXTRA_SIZE), np.int64)
         tables = interner.tables
-        tables_at = tables.addresses()
-        arguments[place.SLOTS : place.SLOT_SHIFT + 1] = tables_at[:2]
-        arguments[place.TEXTS : place.TEXT_KIND + 1] = tables_at[2:]
+        arguments[place.SLOTS : place.TEXT_KIND + 1] = tables.places
         arguments[place.MISSES], arguments[place.MISS_ROOM] = address_of(misses), miss_room
         arguments[place.EXTRAS], arguments[place.EXTRA_ROOM] = address_of(extras), extra_room
         walk(address_of(arguments))
@@ -139,12 +138,12 @@ def _arguments(raw: NDArray[np.uint8], found: Scopes, block: Block, most: int) -
     given[place.SPANS] = address_of(found.spans)
     given[place.SCOPES] = address_of(found.scopes)
     given[place.SCOPE_COUNT] = len(found.scopes) - 1
-    given[place.KNOWN] = address_of(known.KEYS)
-    given[place.KINDS] = address_of(known.KINDS)
+    given[place.KNOWN] = _KEYS
+    given[place.KINDS] = _KINDS
     given[place.MAX_TEXT] = most
-    at = block.addresses(address_of(block.memory))
-    given[place.INTS : place.INTS + len(INT_COLUMNS)] = [at[name] for name in INT_COLUMNS]
-    given[place.TRACE_HI :] = [at[name] for name in place.COLUMNS]
+    at = block.addresses()
+    given[place.INTS : place.INTS + len(INT_COLUMNS)] = at[: len(INT_COLUMNS)]
+    given[place.TRACE_HI :] = at[len(INT_COLUMNS) :]
     return given
 
 
