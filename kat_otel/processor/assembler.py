@@ -68,6 +68,7 @@ class AssembledStep:
         missing_count: how many did not close it, or UNKNOWN if the group's size was not said.
         receipts: of the batches that brought its spans.
         record: what stays of it in the assembler.
+        first_seen, last_seen: when its first and last spans came, monotonic seconds.
     """
 
     instance: str
@@ -78,6 +79,8 @@ class AssembledStep:
     missing_count: int
     receipts: tuple[int, ...]
     record: StepRecord
+    first_seen: float = 0.0
+    last_seen: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,7 @@ class _Pending:
     key: StepKey
     first_seen: float
     run_order: int
+    last_seen: float = 0.0
     number: int = UNKNOWN
     group_size: int = 0
     world_size: int = 0
@@ -147,6 +151,7 @@ class _Pending:
         used: list[int] = np.flatnonzero(np.bincount(table.resource)).tolist()
         self.world_size = max(self.world_size, *(table.resources[i].world_size for i in used))
         self.tables.append(table)
+        self.last_seen = now
         self.spans += len(table)
         self.size += table.nbytes
         if self.complete and self.complete_since == math.inf:
@@ -318,6 +323,14 @@ class Assembler:
             heapq.heappop(self._due)
         return None
 
+    def reload(self, config: AssemblerConfig) -> None:
+        """Takes new waits and limits; deadlines that are set already stay."""
+        self._config = config
+
+    def fill(self) -> tuple[int, int, int, int]:
+        """Returns steps, spans and bytes under assembly, and instances; from any thread."""
+        return self._steps, self._spans, self._size, len(self._instances)
+
     def ready(self, now: float) -> list[AssembledStep]:
         """Returns the steps to judge now, in order within each instance."""
         steps, self._forced = self._forced, []
@@ -412,4 +425,6 @@ class Assembler:
             missing_count=pending.wanted - pending.closed if pending.wanted else UNKNOWN,
             receipts=tuple(pending.receipts),
             record=record,
+            first_seen=pending.first_seen,
+            last_seen=pending.last_seen,
         )

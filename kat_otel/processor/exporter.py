@@ -27,7 +27,7 @@ from kat_otel.processor.channel import open_channel
 from kat_otel.processor.halve import halve
 from kat_otel.processor.ledger import Ledger
 from kat_otel.processor.retry_info import DETAILS_KEY, read_retry_delay
-from kat_otel.telemetry import Books
+from kat_otel.telemetry import Books, Telemetry
 
 __all__ = ["Exporter", "Payload", "Signal"]
 
@@ -65,12 +65,14 @@ class Payload:
         spans: acknowledged spans that it carries, for the books.
         receipts: of the batches it stands on; claimed by whoever makes the payload, released
             when the endpoint has it or it is given up.
+        own: it tells of the processor's own work, and sending it is not told again.
     """
 
     signal: Signal
     data: bytes
     spans: int = 0
     receipts: tuple[int, ...] = ()
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,10 @@ class Exporter:
         books: counts what becomes of the spans.
         ledger: where the receipts of what has left are released; None if nobody claims any.
         durable: whether what is not sent by the end stays in a log, rather than being lost.
+        telemetry: where attempts are timed.
+
+    Attributes:
+        last_success: when the endpoint last acknowledged a request, monotonic seconds.
     """
 
     def __init__(
@@ -99,6 +105,7 @@ class Exporter:
         *,
         ledger: Ledger | None = None,
         durable: bool = False,
+        telemetry: Telemetry | None = None,
     ) -> None:
         if config.endpoint is None:
             raise ValueError("an exporter needs an endpoint")
@@ -106,6 +113,8 @@ class Exporter:
         self.books = books
         self._ledger = ledger
         self._durable = durable
+        self._telemetry = telemetry or Telemetry()
+        self.last_success: float | None = None
         self._endpoint = config.endpoint
         self._limit = config.queue_size_mib * 2**20
         self._largest = int(config.max_request_mib * 2**20)
@@ -115,8 +124,7 @@ class Exporter:
         # Guards queue, size and stop time; waited on for room, for work and between retries.
         self._changed = threading.Condition()
         self._channel = open_channel(config)
-        metadata = tuple((key.lower(), value) for key, value in config.headers.items())
-        self._metadata = metadata or None
+        self._metadata = _metadata(config)
         self._calls = {signal: self._call(signal) for signal in _METHODS}
         self._logged: dict[tuple[str, str], float] = {}
         self._thread = threading.Thread(target=self._run, name="kat-exporter", daemon=True)
@@ -128,6 +136,21 @@ class Exporter:
             request_serializer=None,  # the bytes are the request
             response_deserializer=response.FromString,
         )
+
+    def reload(self, config: ExporterConfig) -> None:
+        """Takes new limits, headers, timeouts and retries; endpoint and TLS stay."""
+        with self._changed:
+            self._config = config
+            self._limit = config.queue_size_mib * 2**20
+            self._largest = int(config.max_request_mib * 2**20)
+            self._metadata = _metadata(config)
+            self._changed.notify_all()
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of the requests that wait."""
+        with self._changed:
+            return self._queued
 
     def start(self) -> None:
         """Starts the sending thread."""
@@ -258,10 +281,15 @@ class Exporter:
         with self._changed:
             if self._stop_at is not None:
                 timeout = max(0.1, min(timeout, self._stop_at - time.monotonic()))
+        began = time.monotonic()
         try:
             response = self._calls[signal](data, timeout=timeout, metadata=self._metadata)
         except grpc.RpcError as error:
-            return _failure(error)
+            failure = _failure(error)
+            self._timed(began, payloads, len(data), failure.code.name)
+            return failure
+        self._timed(began, payloads, len(data), "OK")
+        self.last_success = time.monotonic()
         partial = response.partial_success
         rejected = int(getattr(partial, _METHODS[signal][2]))
         if rejected or partial.error_message:
@@ -270,6 +298,13 @@ class Exporter:
         self.books.count("forwarded", spans - rejected)
         self.books.count("dropped", rejected, "rejected by endpoint")
         return None
+
+    def _timed(self, began: float, payloads: list[Payload], size: int, code: str) -> None:
+        if all(payload.own for payload in payloads):  # a trace of sending traces has no end
+            self._telemetry.latencies.observe("export", time.monotonic() - began)
+            return
+        watch = self._telemetry.watch("export", began)
+        watch.stop(signal=payloads[0].signal, bytes=size, code=code)
 
     def _release(self, payloads: list[Payload]) -> None:
         if self._ledger is not None:
@@ -312,6 +347,10 @@ def _failure(error: grpc.RpcError) -> _Failure:
     too_large = exhausted and delay is None and "larger than max" in detail
     retryable = code in _RETRYABLE or (exhausted and delay is not None)
     return _Failure(code, detail, retryable, delay, too_large)
+
+
+def _metadata(config: ExporterConfig) -> tuple[tuple[str, str], ...] | None:
+    return tuple((key.lower(), value) for key, value in config.headers.items()) or None
 
 
 def _jitter() -> float:

@@ -44,6 +44,10 @@ class HardwareJoin:
         self.store = HardwareStore(config)
         self._told: OrderedDict[str, _Told] = OrderedDict()
 
+    def reload(self, config: HardwareConfig) -> None:
+        """Takes whether readings are used at all; the store's sizes stay."""
+        self._enabled = config.enabled
+
     def take(self, signal: Literal["metrics", "logs"], data: bytes) -> None:
         """Reads a request that is passed on."""
         if self._enabled:

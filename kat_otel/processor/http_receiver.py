@@ -116,6 +116,14 @@ class HttpReceiver:
             threads.shutdown(wait=False, cancel_futures=True)
         self._threads = self._json_thread = None
 
+    def reload(self, config: ReceiverConfig) -> None:
+        """Takes new tokens.
+
+        Raises:
+            ConfigError: a token file cannot be read; the old tokens stay.
+        """
+        self._authenticator = Authenticator(config.http.auth, "receiver.http.auth")
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         headers = Headers(scope=scope)

@@ -30,6 +30,11 @@ class IncidentJournal:
         self._traces = traces
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
 
+    def reload(self, logs: LogsConfig, traces: TracesConfig) -> None:
+        """Takes new settings; what was told stays told."""
+        self._logs = logs
+        self._traces = traces
+
     def changed(self, incidents: Sequence[Incident], now: float) -> list[Incident]:
         """Returns the incidents to log: new, different from what was told, or long not told."""
         found: list[Incident] = []

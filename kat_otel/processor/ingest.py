@@ -27,7 +27,7 @@ from kat_otel.otlp import Rejected, decode_traces
 from kat_otel.processor.exporter import Signal
 from kat_otel.processor.intake import Batch, Intake
 from kat_otel.spans import SpanTable
-from kat_otel.telemetry import Books
+from kat_otel.telemetry import Books, Telemetry
 
 __all__ = ["Answer", "Ingest", "Log", "NoLog", "Outcome"]
 
@@ -100,6 +100,10 @@ class Ingest:
         books: counts it.
         clock: monotonic seconds.
         log: where it is kept; memory only if None.
+        telemetry: where requests are timed.
+
+    Attributes:
+        log_problem: why the log did not take the last request; ``""`` if it did.
     """
 
     def __init__(
@@ -109,12 +113,16 @@ class Ingest:
         books: Books,
         clock: Callable[[], float] = time.monotonic,
         log: Log | None = None,
+        *,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._retry_after = config.retry_after
         self._intake = intake
         self._books = books
         self._clock = clock
         self._log: Log = NoLog() if log is None else log
+        self._telemetry = telemetry or Telemetry(clock)
+        self.log_problem = ""
         self._said: dict[str, tuple[float, int]] = {}
         self._said_lock = threading.Lock()
 
@@ -135,10 +143,17 @@ class Ingest:
         if not self._intake.reserve(len(data)):
             return self.refuse()
         accepted = False
+        watch = self._telemetry.watch("request", received)
         try:
             table, rejected = _read(signal, data)
-            if data and (table is None or len(table)):
+            watch.lap("decode")
+            spans = 0 if table is None else len(table)
+            self._books.mark("decoded spans", spans)
+            self._books.mark("decoded bytes", len(data))
+            if data and (table is None or spans):
                 receipt = self._log.append(signal, data, time.time_ns())
+                self.log_problem = ""
+                watch.lap("append")
                 if table is not None:
                     self._books.count("acknowledged", len(table))
                 kept = data if table is None else b""
@@ -149,14 +164,17 @@ class Ingest:
         except MemoryError:
             return self.refuse("out of memory, send again later")
         except LogFullError as error:
+            self.log_problem = str(error)
             self._say("the log is full", str(error))
             return self.refuse("the log is full, send again later")
         except LogFailedError as error:
+            self.log_problem = str(error)
             self._say("the log failed", str(error))
             return self.refuse("the log cannot be written, send again later")
         finally:
             if not accepted:
                 self._intake.release(len(data))
+        watch.stop(signal=signal, spans=spans, bytes=len(data))
         self._books.count("invalid", rejected.spans)
         return Answer("taken", _sendable(rejected.reason), rejected.spans)
 

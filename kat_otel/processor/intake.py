@@ -44,6 +44,7 @@ class Intake:
         self._used = 0
         self._decoding = 0  # reserved, neither accepted nor released yet
         self._closed = False
+        self._interrupted = False
         self._batches: deque[Batch] = deque()
         # Guards all of the above; waited on by the one consumer.
         self._changed = threading.Condition()
@@ -75,14 +76,23 @@ class Intake:
             self._changed.notify()
 
     def take(self, timeout: float | None) -> Batch | None:
-        """Returns the next batch; None after ``timeout`` seconds, or at the end.
+        """Returns the next batch; None after ``timeout`` seconds, an interruption, or at the end.
 
         The end is when the intake is closed, empty, and no request is being decoded any more:
         what will be acknowledged is always taken.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._batches or self._ended, timeout)
+            self._changed.wait_for(
+                lambda: self._batches or self._ended or self._interrupted, timeout
+            )
+            self._interrupted = False
             return self._batches.popleft() if self._batches else None
+
+    def interrupt(self) -> None:
+        """Lets a :meth:`take` that waits, or else the next one, return at once."""
+        with self._changed:
+            self._interrupted = True
+            self._changed.notify_all()
 
     def done(self, batch: Batch) -> None:
         """Gives back the room of a batch that was worked off."""
@@ -104,6 +114,12 @@ class Intake:
         """Whether nothing is queued and nothing can come any more."""
         with self._changed:
             return self._ended and not self._batches
+
+    @property
+    def used(self) -> int:
+        """Bytes of requests that are being decoded or queued."""
+        with self._changed:
+            return self._used
 
     @property
     def closed(self) -> bool:

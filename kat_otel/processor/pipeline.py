@@ -28,10 +28,11 @@ from kat_otel.processor.judges import Judges
 from kat_otel.processor.ledger import Ledger
 from kat_otel.processor.mark import Root, incident_attributes, mark_incidents, with_root
 from kat_otel.processor.measure import Measurements, arrival_lateness
+from kat_otel.processor.recent import Recent
 from kat_otel.processor.reduce import cited_rows, select_spans, summary_spans, with_ancestors
 from kat_otel.processor.sentence import summary_of
 from kat_otel.spans import SpanKind, SpanTable
-from kat_otel.telemetry import Books
+from kat_otel.telemetry import Books, Telemetry
 from kat_otel.verdict import (
     Abstention,
     Clock,
@@ -68,6 +69,8 @@ class Pipeline:
         ledger: where the batches are claimed that something still stands on.
         on_report: called with each judged step, in the judging thread.
         now: monotonic seconds at start.
+        telemetry: where steps are timed.
+        recent: remembers the last steps.
     """
 
     def __init__(
@@ -80,8 +83,12 @@ class Pipeline:
         ledger: Ledger | None = None,
         on_report: Callable[[Report, SpanTable], None] | None = None,
         now: float = 0.0,
+        telemetry: Telemetry | None = None,
+        recent: Recent | None = None,
     ) -> None:
         self._config = config
+        self._telemetry = telemetry or Telemetry()
+        self._recent = recent or Recent(config.debug.steps)
         self._ledger = Ledger(_nothing) if ledger is None else ledger
         self._judges = judges
         self._sink = sink
@@ -139,12 +146,27 @@ class Pipeline:
             self._handle(step, now)
         for instance in self._assembler.forgotten:
             self._judges.retire(instance)
+            self._recent.forget(instance)
             self._next_shown.pop(instance, None)
             self._measurements.forget(instance)
         self._assembler.forgotten.clear()
         if self._config.metrics.interval and now >= self._metrics_due:
             self._metrics_due = now + self._config.metrics.interval
             self._send_metrics()
+
+    def reload(self, config: Config) -> None:
+        """Takes new settings between two batches; the judges' are told them by their owner."""
+        if config.metrics.interval != self._config.metrics.interval:
+            self._metrics_due = min(self._metrics_due, time.monotonic() + config.metrics.interval)
+        self._config = config
+        self._assembler.reload(config.assembler)
+        self._journal.reload(config.logs, config.traces)
+        self._hardware.reload(config.hardware)
+        self._recent.resize(config.debug.steps)
+
+    def fill(self) -> tuple[int, int, int, int]:
+        """Returns steps, spans and bytes under assembly, and instances; from any thread."""
+        return self._assembler.fill()
 
     def next_due(self) -> float:
         """Returns the monotonic second at which :meth:`advance` has work without new spans."""
@@ -173,10 +195,16 @@ class Pipeline:
             self._send_rest(step)
             return
         self._books.mark(f"steps {step.ending}")
+        watch = self._telemetry.watch("step", step.first_seen)
+        watch.lap("assemble")
         # Workers may call a collective a kernel: what its name tells is used from here on.
         step = replace(step, table=classify(step.table)[0])
         report = self._judge(step)
         self._hardware.explain(report, step.table, now)
+        watch.lap("judge")
+        latency = time.monotonic() - step.last_seen
+        self._telemetry.latencies.observe("verdict", latency)
+        self._recent.judged(step, report, latency)
         failed = report.abstained is not None and report.abstained.reason == _FAILED
         active = [incident for incident in report.incidents if incident.status != "resolved"]
         whole = bool(active) and self._journal.leaves_whole(active, now)
@@ -185,6 +213,8 @@ class Pipeline:
         else:  # all of it is in the metrics
             self._books.count("summarised", len(step.table))
         self._tell(step, report.incidents, now)
+        watch.lap("send")
+        watch.stop(spans=len(step.table), ending=step.ending, incidents=len(active))
         news = any(incident.status != "ongoing" for incident in report.incidents)
         self._judges.judged(step.instance, now, news=news)
         self._ledger.release(step.receipts)

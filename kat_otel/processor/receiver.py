@@ -93,6 +93,14 @@ class Receiver(grpc.GenericRpcHandler):
             self._server = None
             self._arrivals.stop()
 
+    def reload(self, config: ReceiverConfig) -> None:
+        """Takes new tokens.
+
+        Raises:
+            ConfigError: a token file cannot be read; the old tokens stay.
+        """
+        self._authenticator = Authenticator(config.auth, "receiver.auth")
+
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Returns the handler of a method; None makes gRPC answer UNIMPLEMENTED."""
         method: Any = handler_call_details.method

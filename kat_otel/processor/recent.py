@@ -94,6 +94,12 @@ class Recent:
             for incident in report.incidents:
                 self._update(step.instance, incident)
 
+    def resize(self, steps: int) -> None:
+        """Keeps this many of the last steps from now on."""
+        with self._lock:
+            if steps != self._steps.maxlen:
+                self._steps = deque(self._steps, maxlen=steps)
+
     def forget(self, instance: str) -> None:
         """Drops the live incidents of an instance that is gone."""
         with self._lock:

@@ -31,7 +31,7 @@ RESTART_KEYS: Final = frozenset(
         "assembler.max_instances",  # bounds what a step's records were made for
         "assembler.remembered_steps",
         "detector.history_steps",  # the size of every history's ring
-        "hardware",  # readings are laid out for keep, window and max_series
+        *(f"hardware.{key}" for key in ("keep", "window", "max_series")),  # of the store
         "exporter.endpoint",
         "exporter.tls",
         "exporter.compression",

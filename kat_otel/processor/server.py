@@ -7,16 +7,14 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kat_otel.config import Config, WalConfig
+from kat_otel.config import Config, DetectorConfig, WalConfig
 from kat_otel.errors import DecodeError, KatError
 from kat_otel.otlp import Rejected, decode_traces
-from kat_otel.processor.conditions import Condition
-from kat_otel.processor.exporter import Exporter
+from kat_otel.processor.exporter import Exporter, Payload
 from kat_otel.processor.http_receiver import HttpReceiver
 from kat_otel.processor.ingest import Ingest
 from kat_otel.processor.intake import Batch, Intake
@@ -26,8 +24,11 @@ from kat_otel.processor.pipeline import Pipeline
 from kat_otel.processor.ports import PortName, Ports
 from kat_otel.processor.receiver import Receiver
 from kat_otel.processor.recent import Recent
+from kat_otel.processor.reload import check_tokens, plan_reload
+from kat_otel.processor.self_traces import SelfTraces
 from kat_otel.processor.state import StateStore
 from kat_otel.processor.wal import WriteAheadLog
+from kat_otel.processor.wellbeing import Wellbeing
 from kat_otel.spans import SpanTable
 from kat_otel.telemetry import Books, Telemetry
 from kat_otel.verdict import Report
@@ -69,28 +70,44 @@ class Processor:
         self._log = _open_log(config.wal)
         ledger = Ledger(self._log.settle if self._log else _nothing)
         self._exporter = (
-            Exporter(config.exporter, self.books, ledger=ledger, durable=self._log is not None)
+            Exporter(
+                config.exporter,
+                self.books,
+                ledger=ledger,
+                durable=self._log is not None,
+                telemetry=self.telemetry,
+            )
             if config.exporter.endpoint
             else None
         )
-        self._ingest = Ingest(config.receiver, self._intake, self.books, self._clock, self._log)
+        self._ingest = Ingest(
+            config.receiver,
+            self._intake,
+            self.books,
+            self._clock,
+            self._log,
+            telemetry=self.telemetry,
+        )
         self._receiver = Receiver(config.receiver, self._ingest)
         self._http = (
             HttpReceiver(config.receiver, self._ingest) if config.receiver.http.endpoint else None
         )
+        judges, self._retune = _judges(config, judge, self.books)
         self._pipeline = Pipeline(
             config,
-            _judges(config, judge, self.books),
+            judges,
             self._exporter,
             self.books,
             ledger=ledger,
             on_report=on_report,
             now=self._clock(),
+            telemetry=self.telemetry,
+            recent=self._recent,
         )
-        self._ports = Ports(
-            lambda: self._config, self.telemetry, self._recent, live=self._live, ready=self._ready
-        )
+        self._reloaded: Config | None = None  # set by reload(), taken by the judging thread
+        self._tell_of_work(config)
         self._failure: Exception | None = None
+        self._ports = self._open_ports(ledger)
         self._ended = threading.Event()  # set when the judging thread has ended, for any reason
         self._thread = threading.Thread(target=self._run, name="kat-judge", daemon=True)
         self._started = False
@@ -183,17 +200,68 @@ class Processor:
         self._ports.stop()
         logger.info("stopped; spans: %s", self.books.balance())
 
-    def _live(self) -> list[Condition]:
-        well = self._failure is None
-        state = "runs" if well else f"died of {self._failure!r}"
-        return [Condition("judging", well, state)]
+    def _open_ports(self, ledger: Ledger) -> Ports:
+        wellbeing = Wellbeing(
+            self._ingest,
+            self._intake,
+            self._pipeline,
+            ledger,
+            self._log,
+            self._exporter,
+            failure=lambda: self._failure,
+            since=self._clock(),
+        )
+        wellbeing.set_gauges(self.telemetry.gauges)
+        return Ports(
+            lambda: self._config,
+            self.telemetry,
+            self._recent,
+            live=wellbeing.live,
+            ready=wellbeing.ready,
+        )
 
-    def _ready(self) -> list[Condition]:
-        closed = self._intake.closed
-        return [
-            *self._live(),
-            Condition("receiving", not closed, "stopping" if closed else f"port {self.port}"),
-        ]
+    def _tell_of_work(self, config: Config) -> None:
+        exporter = self._exporter
+        self.telemetry.on_work = None
+        if config.telemetry.traces and exporter is not None:
+            send = SelfTraces(
+                lambda data: exporter.try_offer(Payload("traces", data, own=True)), self.books
+            )
+            self.telemetry.on_work = send.take
+
+    def reload(self, config: Config) -> list[str]:
+        """Takes new settings while running; judging takes its part before the next batch.
+
+        Returns:
+            Keys that differ and wait for a restart; what they say now stays in force.
+
+        Raises:
+            ConfigError: a token file cannot be read; all old settings stay.
+        """
+        check_tokens(config)
+        plan = plan_reload(self._config, config)
+        new = plan.config
+        self._receiver.reload(new.receiver)
+        if self._http:
+            self._http.reload(new.receiver)
+        self._ports.reload(new)
+        if self._exporter:
+            self._exporter.reload(new.exporter)
+        if new.telemetry.traces != self._config.telemetry.traces:
+            self._tell_of_work(new)
+        self._config = self._reloaded = new
+        self._intake.interrupt()
+        logger.info("settings taken: %s", ", ".join(plan.changed) or "nothing has changed")
+        if plan.restart:
+            keys = ", ".join(plan.restart)
+            logger.warning("these settings wait for a restart, the old ones stay: %s", keys)
+        return plan.restart
+
+    def _take_reloaded(self) -> None:
+        config, self._reloaded = self._reloaded, None
+        if config is not None:
+            self._pipeline.reload(config)
+            self._retune(config.detector)
 
     def _run(self) -> None:
         try:
@@ -238,6 +306,7 @@ class Processor:
         due = self._pipeline.next_due()
         wait = None if math.isinf(due) and due > 0 else max(0.0, due - self._clock())
         batch = self._intake.take(wait)
+        self._take_reloaded()
         if batch is None:
             self._pipeline.advance(self._clock())
             return
@@ -271,10 +340,15 @@ def _nothing(receipts: list[int]) -> None:
     """Settles batches that no log holds."""
 
 
-def _judges(config: Config, make: Callable[[], Judge] | None, books: Books) -> Judges[Any]:
-    """Returns the judges; TTAD's detectors remember over a restart if a directory is given."""
+def _judges(
+    config: Config, make: Callable[[], Judge] | None, books: Books
+) -> tuple[Judges[Any], Callable[[DetectorConfig], None]]:
+    """Returns the judges, and what tells them new thresholds.
+
+    TTAD's detectors remember over a restart if a directory is given.
+    """
     if make is not None:
-        return Judges(make, books)
+        return Judges(make, books), lambda _: None
     from kat_otel.ttad import Detector, Settings  # noqa: PLC0415 - a stand-in judge needs neither
     from kat_otel.ttad.state import restore, snapshot  # noqa: PLC0415
 
@@ -283,6 +357,15 @@ def _judges(config: Config, make: Callable[[], Judge] | None, books: Books) -> J
     memory = None
     if folder:
         shelf = StateStore(Path(folder).expanduser(), mark=books.mark)
-        restored = partial(restore, settings=settings)
-        memory = Memory(shelf, snapshot, restored, config.state.interval)
-    return Judges(partial(Detector, settings), books, memory)
+        memory = Memory(
+            shelf, snapshot, lambda data: restore(data, settings=settings), config.state.interval
+        )
+    judges = Judges(lambda: Detector(settings), books, memory)
+
+    def retune(detector: DetectorConfig) -> None:
+        nonlocal settings
+        settings = Settings.of(detector)
+        for judge in judges:
+            judge.reload(settings)
+
+    return judges, retune

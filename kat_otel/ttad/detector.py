@@ -72,6 +72,14 @@ class Detector:
             for step in np.unique(baseline.step).tolist():
                 self._learn(baseline.take(baseline.step == step), self._baseline)
 
+    def reload(self, settings: Settings) -> None:
+        """Takes new thresholds between two steps; what was learnt stays.
+
+        ``history_steps`` is that of the beginning: histories are rings of that size.
+        """
+        self._settings = settings
+        self.tracker.reload(settings)
+
     def judge(self, table: SpanTable) -> Report:
         """Judges one complete step.
 

@@ -44,6 +44,10 @@ class Tracker:
         self._settings = settings
         self._live: OrderedDict[tuple[object, ...], Life] = OrderedDict()
 
+    def reload(self, settings: Settings) -> None:
+        """Takes new thresholds; incidents go on."""
+        self._settings = settings
+
     def __len__(self) -> int:
         return len(self._live)
 

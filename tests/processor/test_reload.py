@@ -33,6 +33,7 @@ def test_the_same_settings_change_nothing():
         ("debug: {steps: 5}", "debug.steps"),
         ("assembler: {decision_wait: 1s}", "assembler.decision_wait"),
         ("digests: {captures_per_hour: 1}", "digests.captures_per_hour"),
+        ("hardware: {enabled: false}", "hardware.enabled"),
         ("shutdown_timeout: 1s", "shutdown_timeout"),
     ],
 )

@@ -385,3 +385,94 @@ def test_tls_on_both_sides(fleet, backend, connect, judge_class, tmp_path):
             send(connect(first.port), fleet.rank(-1, 0))
         backend.wait_for(lambda: backend.tables)
     assert len(backend.spans) == 11
+
+
+def test_what_operators_ask_for_is_measured_on_the_way(fleet, backend, connect, judge_class):
+    from kat_otel.config import TelemetryConfig
+
+    with Processor(
+        config(backend.port, telemetry=TelemetryConfig(traces=True)), judge=judge_class
+    ) as processor:
+        send(connect(processor.port), *fleet.step(0), *fleet.step(1, rank2=5_000_000))
+        backend.wait_for(lambda: len(backend.spans) >= 50)
+    telemetry = processor.telemetry
+    durations = {name: sum(d.counts) for name, d in telemetry.latencies.read().items()}
+    assert {"request", "decode", "append", "step", "assemble", "judge", "send"} < set(durations)
+    assert (durations["request"], durations["step"], durations["verdict"]) == (8, 2, 2)
+    assert telemetry.books.marked("decoded spans") == 88
+    levels = telemetry.gauges.read()
+    assert (levels["assembling_steps"], levels["export_queue_bytes"]) == (0, 0)
+    assert levels["export_last_success_age"] < 60
+    # The processor's own work has left as spans of nobody's rank, and stands in no book.
+    own = {backend.spans.name_of(row) for row in range(len(backend.spans))}
+    assert {"request", "decode", "append", "step", "judge", "send", "export"} <= own
+    balanced(processor)
+
+
+def test_new_settings_hold_from_the_next_step_on_and_the_rest_is_named(
+    fleet, backend, connect, judge_class, caplog
+):
+    reports = []
+    old = config(backend.port)
+    with Processor(
+        old, judge=judge_class, on_report=lambda report, _: reports.append(report)
+    ) as processor:
+        export = connect(processor.port)
+        send(export, *fleet.step(0))
+        backend.wait_for(lambda: len(backend.spans) == 5)
+        new = config(
+            backend.port,
+            traces=TracesConfig(healthy="all"),
+            receiver=ReceiverConfig(endpoint="127.0.0.1:1"),
+        )
+        with caplog.at_level("INFO", "kat_otel"):
+            assert processor.reload(new) == ["receiver.endpoint"]
+        send(export, *fleet.step(1))
+        backend.wait_for(lambda: len(backend.spans) == 50)
+    said = "\n".join(caplog.messages)
+    assert "settings taken: traces.healthy" in said
+    assert "wait for a restart, the old ones stay: receiver.endpoint" in said
+    balanced(processor)
+
+
+def test_new_tokens_are_asked_for_at_once(fleet, connect, judge_class):
+    from kat_otel.config import AuthConfig
+
+    with Processor(config(None), judge=judge_class) as processor:
+        export = connect(processor.port)
+        send(export, fleet.rank(0, 0))
+        locked = ReceiverConfig(endpoint="127.0.0.1:0", auth=AuthConfig(token="new"))
+        assert processor.reload(config(None, receiver=locked)) == []
+        with pytest.raises(grpc.RpcError) as caught:
+            send(export, fleet.rank(1, 0))
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_settings_that_cannot_be_taken_leave_the_old_ones_whole(backend, judge_class, tmp_path):
+    from kat_otel.config import AuthConfig
+    from kat_otel.errors import ConfigError
+
+    bad = ReceiverConfig(endpoint="127.0.0.1:0", auth=AuthConfig(token_file=str(tmp_path / "none")))
+    with Processor(config(backend.port), judge=judge_class) as processor:
+        with pytest.raises(ConfigError, match=r"receiver\.auth\.token_file"):
+            processor.reload(config(backend.port, receiver=bad, traces=TracesConfig(healthy="all")))
+        assert processor.reload(config(backend.port)) == []
+
+
+def test_detectors_take_new_thresholds_and_keep_what_they_learnt(fleet, connect):
+    from kat_otel.config import DetectorConfig
+    from kat_otel.processor.server import _judges
+    from kat_otel.spans import concat
+    from kat_otel.telemetry import Books
+
+    judges, retune = _judges(config(None), None, Books())
+    judge = judges.of("llama")
+    for step in range(3):
+        judge.judge(concat(fleet.step(step)))
+    learnt = len(judge.history.shapes())
+    retune(DetectorConfig(min_impact_fraction=0.5, page_occurrences=9))
+    assert judges.of("llama") is judge
+    assert len(judge.history.shapes()) == learnt
+    assert judge._settings.min_impact_fraction == 0.5
+    assert judge.tracker._settings.page_occurrences == 9
+    assert judges.of("another")._settings.min_impact_fraction == 0.5
