@@ -75,10 +75,8 @@ def run(inputs: int, seed: int) -> Counter[str]:
     for turn in range(inputs):
         if turn % 2_000 == 0:
             pool = seeds(rng, 300)
-        if turn % 3:
-            data = mutated(rng, rng.choice(pool))[: ROOM - 1]
-        else:
-            data = with_a_mutated_span(rng)
+        data = mutated(rng, rng.choice(pool)) if turn % 3 else with_a_mutated_span(rng)
+        data = data[: ROOM - 1]
         raw = guarded.place(data, at_end=turn % 4 != 0)
         counts["inputs"] += 1
         counts["bytes"] += len(data)

@@ -14,6 +14,7 @@ machine at hand. ``NUMBA_CPU_NAME`` still overrides it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import getpass
 import hashlib
@@ -129,7 +130,8 @@ def _cache_of(function: Callable[..., Any], uses: tuple[ModuleType, ...]) -> Any
     source = inspect.getfile(function)
     stamp = _stamp((source, *(str(module.__file__) for module in uses)))
     beside = Path(source).parent / "__pycache__"
-    if beside.is_dir() and not os.access(beside, os.W_OK):
+    if not os.environ.get("NUMBA_CACHE_DIR") and beside.is_dir():
+        # As trustworthy as the source beside it, whoever may write there.
         warm = _Cache(function, beside, stamp)
         if warm.holds_something():
             return warm
@@ -180,7 +182,19 @@ class _Cache(caching.FunctionCache):  # pyright: ignore[reportUntypedBaseClass]
     def holds_something(self) -> bool:
         """Whether the folder has code of this very source."""
         file: Any = self._cache_file  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]
-        return bool(file._load_index())
+        try:
+            return bool(file._load_index())
+        except Exception:  # noqa: BLE001 - as below
+            return False
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        except Exception as error:  # noqa: BLE001 - a file cut off by a power failure raises anything
+            logger.warning("compiled code in %s is damaged, made anew: %r", self._folder, error)
+            with contextlib.suppress(OSError):
+                self.flush()  # pyright: ignore[reportUnknownMemberType]
+            return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:

@@ -33,7 +33,7 @@ INT_COLUMNS: Final = tuple(column for column, _ in fields.SPAN_INTS.values())
 _DTYPES: Final = tuple(COLUMNS[name].dtype for name in _ORDER)
 _SIZES: Final = tuple(dtype.itemsize for dtype in _DTYPES)
 _BEFORE: Final = tuple(accumulate(_SIZES, initial=0))
-_PLACE_OF: Final = dict(zip(_ORDER, _BEFORE, strict=False))
+_PLACE_OF: Final[dict[str, int]] = dict(zip(_ORDER, _BEFORE, strict=False))
 _ONES: Final = _PLACE_OF[_UNKNOWN_64[0]]
 _ZEROS: Final = _PLACE_OF[_ZERO_32[0]]
 _FREE: Final = _PLACE_OF[_ALWAYS_32[0]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -57,10 +58,7 @@ def mend(
         for at, values in rows.attributes.items():
             attributes[kept[at]] = values
     if attributes:
-        merged = {**table.attributes, **attributes}
-        assert isinstance(table.attributes, dict)  # noqa: S101
-        table.attributes.clear()
-        table.attributes.update(merged)
+        table = replace(table, attributes={**table.attributes, **attributes})
     if not dropped:
         return table
     keep = np.ones(len(table), np.bool_)
