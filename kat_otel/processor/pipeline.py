@@ -288,7 +288,8 @@ class Pipeline:
         that were not.
         """
         self._books.mark("steps in part after a restart")
-        late = LateSpans(step.instance, step.table, forwarded_whole=False)
+        # Whole: how the rest left is not known, and an incident may cite what is here.
+        late = LateSpans(step.instance, step.table, forwarded_whole=True)
         self._send_late(late, step.receipts)
         self._ledger.release(step.receipts)
 
