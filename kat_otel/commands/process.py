@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import logging
 import signal
 import sys
 import threading
@@ -14,24 +14,13 @@ import click
 from kat_otel.config import Config
 from kat_otel.errors import ConfigError, KatError
 from kat_otel.processor.config_file import load_config
+from kat_otel.processor.defaults import shut, taken_ports, with_defaults
 from kat_otel.processor.server import Processor
 from kat_otel.telemetry import configure_logging
 
-__all__ = ["process", "with_log"]
+__all__ = ["process"]
 
-
-def with_log(config: Config) -> Config:
-    """Returns the settings with a directory for the write-ahead log, unless they name one.
-
-    It is ``$XDG_STATE_HOME/kat-otel/PORT`` (``~/.local/state`` if that is not set), so that the
-    same processor finds it again. Port 0 has none: it is another one at every start.
-    """
-    port = config.receiver.endpoint.rpartition(":")[2]
-    if "directory" in config.wal.model_fields_set or port == "0":
-        return config
-    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
-    wal = config.wal.model_copy(update={"directory": str(state / "kat-otel" / port)})
-    return config.model_copy(update={"wal": wal})
+logger = logging.getLogger(__name__)
 
 
 @click.command()
@@ -46,33 +35,86 @@ def process(config_file: Path | None) -> None:
 
     Listens on 127.0.0.1:4327 and exports to 127.0.0.1:4337 unless told otherwise. Ends on
     SIGTERM or SIGINT after finishing what it acknowledged; a second signal ends it at once.
-    What it acknowledges is in a write-ahead log first (wal.directory of the settings).
+    Reads its settings again on SIGHUP. What it acknowledges is in a write-ahead log first
+    (wal.directory of the settings).
+
+    \b
+    Unless the settings say otherwise it also listens on
+      127.0.0.1:4328   OTLP over HTTP
+      127.0.0.1:4329   the control channel of the workers
+      127.0.0.1:13133  /healthz and /readyz
+      127.0.0.1:8888   /metrics for Prometheus
+      127.0.0.1:55679  /debug/steps: the last steps and verdicts
+    where those ports are free.
+
     Exit code 0: ended by a signal; 1: it failed; 2: the settings are wrong.
-    """
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        if stop.is_set():
-            sys.exit(1)
-        stop.set()
-
+    """  # noqa: D301 - the backslash is click's own sign
+    signals = _Signals()
     try:
-        config = with_log(load_config(config_file) if config_file else Config())
+        config, shut_ports = _settings(config_file)
         configure_logging(config.telemetry.level)
+        for key, reason in shut_ports.items():
+            logger.warning("%s stays shut: %s; the settings can name another port", key, reason)
         processor = Processor(config)
-        signal.signal(signal.SIGTERM, on_signal)
-        signal.signal(signal.SIGINT, on_signal)
+        signals.listen()
         processor.start()
     except ConfigError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     try:
-        # A signal wakes stop.wait(); half a second bounds how late a failure is seen.
-        while not stop.wait(0.5):
+        # A signal wakes the wait; half a second bounds how late a failure is seen.
+        while not signals.stop.wait(0.5):
             processor.wait(0)
+            if signals.reload.is_set():
+                signals.reload.clear()
+                _reload(processor, config_file, frozenset(shut_ports))
     except KatError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
     finally:
         processor.stop()
+
+
+def _settings(config_file: Path | None) -> tuple[Config, dict[str, str]]:
+    """Returns the settings with the ports of a service, and those that are taken, with why."""
+    config, filled = with_defaults(load_config(config_file) if config_file else Config())
+    taken = taken_ports(config, filled)
+    return shut(config, taken), taken
+
+
+def _reload(processor: Processor, config_file: Path | None, shut_ports: frozenset[str]) -> None:
+    if config_file is None:
+        logger.warning("SIGHUP: started without --config, there is no file to read again")
+        return
+    try:
+        config, filled = with_defaults(load_config(config_file))
+        # A port that stayed shut at the start is no news now.
+        processor.reload(shut(config, shut_ports & filled))
+    except ConfigError as error:
+        logger.warning("SIGHUP: the settings are wrong, the old ones stay in force: %s", error)
+        return
+    configure_logging(config.telemetry.level)
+
+
+class _Signals:
+    """What supervisors ask for. Handlers only note it: they run in the middle of anything."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.reload = threading.Event()
+
+    def listen(self) -> None:
+        """Takes the place of what the signals do by default."""
+        signal.signal(signal.SIGTERM, self._on_stop)
+        signal.signal(signal.SIGINT, self._on_stop)
+        signal.signal(signal.SIGHUP, self._on_reload)
+
+    def _on_stop(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if self.stop.is_set():
+            sys.exit(1)
+        self.stop.set()
+
+    def _on_reload(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.reload.set()

@@ -91,7 +91,7 @@ def _merged(
         if before == after:
             values[name] = after
         elif key in RESTART_KEYS:
-            restart.append(key)
+            restart += _differing(before, after, key)
             values[name] = before
         elif isinstance(before, BaseModel) and isinstance(after, BaseModel):
             values[name] = _merged(before, after, f"{key}.", changed, restart)
@@ -99,3 +99,15 @@ def _merged(
             changed.append(key)
             values[name] = after
     return new.model_copy(update=values)
+
+
+def _differing(old: Any, new: Any, key: str) -> list[str]:
+    """Returns the keys below ``key`` that differ, as exactly as they can be named."""
+    if not (isinstance(old, BaseModel) and isinstance(new, BaseModel)):
+        return [key]
+    names = [name for name in type(new).model_fields if getattr(old, name) != getattr(new, name)]
+    return [
+        found
+        for name in names
+        for found in _differing(getattr(old, name), getattr(new, name), f"{key}.{name}")
+    ]

@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from kat_otel.commands.process import with_log
-from kat_otel.config import Config
+from kat_otel.processor.config_file import parse_config
 
 KAT = [sys.executable, "-m", "kat_otel"]
 
@@ -81,12 +80,79 @@ def test_validate_says_what_is_right(settings):
     assert "receives on 0.0.0.0:4327, exports to 127.0.0.1:4337" in done.stdout
 
 
-def test_the_log_has_a_place_of_its_own_unless_the_file_says_otherwise(state_home):
-    port = {"receiver": {"endpoint": "127.0.0.1:4999"}}
-    named = with_log(Config.model_validate(port))
-    assert named.wal.directory == str(state_home / "kat-otel" / "4999")
-    for said in ({"wal": {"directory": None}}, {"wal": {"directory": "/x"}}):
-        config = Config.model_validate({**port, **said})
-        assert with_log(config) == config
-    unnamed = Config.model_validate({"receiver": {"endpoint": "127.0.0.1:0"}})
-    assert with_log(unnamed).wal.directory is None
+def test_validate_prints_settings_that_are_right_again_and_no_secret(settings, state_home):
+    file = settings("receiver: {auth: {token: hunter2}}\nexporter: {headers: {a: hunter2}}\n")
+    done = subprocess.run([*KAT, "validate", str(file)], capture_output=True, text=True, check=True)
+    assert "hunter2" not in done.stdout
+    assert "filled in by kat process: control.endpoint, debug.endpoint" in done.stdout
+    shown = parse_config(done.stdout, "shown", {})
+    assert shown.wal.directory == str(state_home / "kat-otel" / "4327")
+    assert shown.health.endpoint == "127.0.0.1:13133"
+
+
+def said_until(process: subprocess.Popen[str], wanted: str) -> str:
+    """Reads log lines until one has ``wanted``, and returns them all."""
+    lines = ""
+    while wanted not in lines:
+        line = process.stderr.readline()
+        assert line, f"{wanted!r} was never said, but:\n{lines}"
+        lines += line
+    return lines
+
+
+QUIET = "receiver: {endpoint: '127.0.0.1:0'}\nexporter: {endpoint: null}\n"
+
+
+def test_sighup_takes_new_settings_and_names_what_waits_for_a_restart(started, settings):
+    file = settings(QUIET)
+    process = started("process", "--config", file)
+    said_until(process, "receiving OTLP on port")
+    settings(QUIET + "telemetry: {level: debug}\nwal: {max_size_mib: 128}\n")
+    process.send_signal(signal.SIGHUP)
+    said = said_until(process, "wait for a restart")
+    assert "settings taken: telemetry.level" in said
+    assert "the old ones stay: wal.max_size_mib" in said
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 0, said
+
+
+def test_sighup_with_wrong_settings_leaves_the_old_ones_in_force(started, settings):
+    file = settings(QUIET)
+    process = started("process", "--config", file)
+    said_until(process, "receiving OTLP on port")
+    settings(QUIET + "traces: {helthy: all}\n")
+    process.send_signal(signal.SIGHUP)
+    said = said_until(process, "SIGHUP")
+    assert "the old ones stay in force" in said
+    assert f"{file}, line 3: unknown setting 'traces.helthy'" in said
+    settings(QUIET + "traces: {healthy: all}\n")
+    process.send_signal(signal.SIGHUP)
+    assert "settings taken: traces.healthy" in said_until(process, "settings taken")
+
+
+def test_a_port_that_nobody_asked_for_and_that_is_taken_is_a_warning(
+    started, settings, state_home, free_port
+):
+    import socket
+
+    from kat_otel.processor.defaults import CONVENTIONAL_PORTS
+
+    file = settings(
+        f"receiver: {{endpoint: '127.0.0.1:{free_port}', http: {{endpoint: null}}}}\n"
+        "control: {endpoint: null}\nhealth: {endpoint: null}\ndebug: {endpoint: null}\n"
+        "exporter: {endpoint: null}\n"
+    )
+    host, _, port = CONVENTIONAL_PORTS["prometheus.endpoint"].rpartition(":")
+    try:
+        taken = socket.create_server((host, int(port)))
+    except OSError:  # a collector of this machine has it already
+        taken = socket.socket()
+    with taken:
+        process = started("process", "--config", file)
+        said = said_until(process, "receiving OTLP on port")
+        assert "prometheus.endpoint stays shut: another process listens on" in said
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 0, said
+    assert (state_home / "kat-otel" / str(free_port)).is_dir()

@@ -49,9 +49,9 @@ def test_taken_at_once(text, key):
         ("receiver: {endpoint: '127.0.0.1:1'}", "receiver.endpoint"),
         ("receiver: {http: {endpoint: '127.0.0.1:1'}}", "receiver.http.endpoint"),
         ("receiver: {tls: {cert_file: a, key_file: b}}", "receiver.tls"),
-        ("wal: {directory: /tmp/a}", "wal"),
+        ("wal: {directory: /tmp/a}", "wal.directory"),
         ("exporter: {endpoint: null}", "exporter.endpoint"),
-        ("exporter: {tls: {ca_file: a}}", "exporter.tls"),
+        ("exporter: {tls: {ca_file: a}}", "exporter.tls.ca_file"),
         ("debug: {endpoint: '127.0.0.1:1'}", "debug.endpoint"),
     ],
 )
