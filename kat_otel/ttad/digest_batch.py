@@ -1,0 +1,187 @@
+"""Many digests of equal work as dense arrays: rank x step, decoded together.
+
+Equal steps have equal layouts (``kat_otel.digest``), so the bytes of all digests are one
+matrix and a column of it is decoded in one go. Digests whose classes differ are decoded one by
+one and put side by side by the classes' hashes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kat_otel.digest import Digest, decode, read_header
+from kat_otel.digest.form import HEADER, NO_LEAD, WHAT, unpack_short
+from kat_otel.errors import DecodeError
+from kat_otel.kernels import Semantics
+
+__all__ = ["DigestBatch", "batch_of", "read_batch"]
+
+_LAYOUT = (
+    *("magic", "version", "positions", "classes", "whats", "leads", "end_shift"),
+    *("records", "merged", "order"),
+)
+"""What two digests must agree on to be decoded as one matrix."""
+
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DigestBatch:
+    """``S`` steps of ``R`` ranks with ``C`` collectives and ``K`` kernel classes.
+
+    Attributes:
+        present: which digests are there, bool ``(S, R)``; elsewhere all is 0.
+        ends, spent, lead: of the collectives, int64 ``(S, R, C)``, as in ``Digest``.
+        group: which ranks meet at a collective, int64 ``(C, R)``; -1: no meeting.
+        classes: hashes of the kernel classes, uint32 ``(K,)``.
+        time: of the kernel classes, float64 ``(S, R, K)`` ns.
+        header: the headers, dtype HEADER ``(S, R)``.
+    """
+
+    present: NDArray[np.bool_]
+    ends: Int64
+    spent: Int64
+    lead: Int64
+    group: Int64
+    classes: NDArray[np.uint32]
+    time: NDArray[np.float64]
+    header: NDArray[Any]
+
+    @property
+    def length_ns(self) -> NDArray[np.float64]:
+        """Length of each step: the median of its ranks' worker steps, float64 ``(S,)``."""
+        lengths = self.header["duration_ns"].astype(np.float64)
+        if self.present.all():
+            return np.median(lengths, axis=1)
+        return np.nanmedian(np.where(self.present, lengths, np.nan), axis=1)
+
+    def with_classes(self, classes: NDArray[np.uint32]) -> DigestBatch:
+        """Returns the batch with other kernel classes; what is none of them is left out."""
+        time = np.zeros((*self.present.shape, len(classes)))
+        _, here, there = np.intersect1d(self.classes, classes, return_indices=True)
+        time[:, :, there] = self.time[:, :, here]
+        return replace(self, classes=classes, time=time)
+
+
+def batch_of(digests: Sequence[Sequence[bytes]]) -> DigestBatch:
+    """Reads the digests of ``S`` steps, each of the same ``R`` ranks with equal layouts.
+
+    Raises:
+        DecodeError: bytes that are no digest, or digests of different layouts.
+    """
+    ranks = len(digests[0])
+    return read_batch([one for step in digests for one in step], (len(digests), ranks))
+
+
+def read_batch(flat: Sequence[bytes], shape: tuple[int, int]) -> DigestBatch:
+    """Reads the digests of ``shape`` (steps, ranks), ranks side by side.
+
+    Raises:
+        DecodeError: bytes that are no digest, or whose collectives differ.
+    """
+    first, size = read_header(flat[0]), len(flat[0])
+    if any(len(one) != size for one in flat):
+        return _one_by_one(flat, shape)
+    matrix = np.frombuffer(b"".join(flat), np.uint8).reshape(len(flat), size)
+    header = matrix[:, : HEADER.itemsize].copy().view(HEADER)[:, 0]
+    at = HEADER.itemsize
+    tables = at + 12 * int(first["whats"])
+    hashes = matrix[:, tables : tables + 4 * int(first["classes"])]
+    alike = all(bool((header[name] == first[name]).all()) for name in _LAYOUT)
+    if not alike or bool((hashes != hashes[0]).any()):
+        return _one_by_one(flat, shape)
+    if min(int(header[name].min()) for name in ("start_ns", "duration_ns")) < 0:
+        raise DecodeError("a digest with negative times")
+    count, classes = int(first["records"]), int(first["classes"])
+    whats = matrix[:, at:tables].copy().view(WHAT)
+    at = tables + hashes.shape[1]
+
+    def column(dtype: str, width: int) -> NDArray[Any]:
+        nonlocal at
+        wide = width * np.dtype(dtype).itemsize
+        values = np.ascontiguousarray(matrix[:, at : at + wide]).view(dtype)
+        at += wide
+        return values
+
+    ends = column("<u4", count).astype(np.int64) << int(first["end_shift"])
+    spent = unpack_short(column("<u2", count))
+    lead = np.full(spent.shape, -1, np.int64)
+    if first["leads"]:
+        raw = column("<u2", count)
+        lead = np.where(raw == NO_LEAD, -1, unpack_short(raw))
+    what = column("u1", count)
+    if count and int(what.max()) >= whats.shape[1]:
+        raise DecodeError("a collective of a kind that its digest does not have")
+    time = unpack_short(column("<u2", classes * int(first["positions"])))
+    time = time.reshape(len(flat), classes, int(first["positions"])).sum(axis=2)
+    steps, ranks = shape
+    ends, spent, lead = (v.reshape(steps, ranks, count) for v in (ends, spent, lead))
+    last = slice((steps - 1) * ranks, steps * ranks)
+    return DigestBatch(
+        present=np.ones(shape, np.bool_),
+        ends=ends,
+        spent=spent,
+        lead=lead,
+        group=_groups(whats[last], what[last].astype(np.int64)),
+        classes=hashes[0].copy().view("<u4").astype(np.uint32),
+        time=time.reshape(steps, ranks, classes).astype(np.float64),
+        header=header.reshape(shape),
+    )
+
+
+def _one_by_one(flat: Sequence[bytes], shape: tuple[int, int]) -> DigestBatch:
+    """Decodes digests of the same collectives whose classes differ, class by class aligned."""
+    read = [decode(one) for one in flat]
+    orders = {(d.order, len(d.ends), d.merged) for d in read}
+    if len(orders) > 1:
+        raise DecodeError(f"digests of {len(orders)} different sequences of collectives in one")
+    classes = np.unique(np.concatenate([d.classes for d in read]))
+    time = np.zeros((len(read), len(classes)))
+    for row, digest in enumerate(read):
+        time[row, np.searchsorted(classes, digest.classes)] = digest.time.sum(axis=1)
+    header = np.array([np.frombuffer(one, HEADER, 1)[0] for one in flat], HEADER)
+    steps, ranks = shape
+
+    def dense(values: list[Int64]) -> Int64:
+        return np.stack(values).reshape(steps, ranks, -1)
+
+    last = read[(steps - 1) * ranks :]
+    return DigestBatch(
+        present=np.ones(shape, np.bool_),
+        ends=dense([d.ends for d in read]),
+        spent=dense([d.spent for d in read]),
+        lead=dense([d.lead for d in read]),
+        group=_groups_of(last),
+        classes=classes,
+        time=time.reshape(steps, ranks, len(classes)),
+        header=header.reshape(shape),
+    )
+
+
+def _groups_of(digests: Sequence[Digest]) -> Int64:
+    most = max((len(d.whats) for d in digests), default=0)
+    whats = np.zeros((len(digests), most), WHAT)
+    for row, digest in enumerate(digests):
+        whats[row, : len(digest.whats)] = digest.whats
+    return _groups(whats, np.stack([d.what for d in digests]))
+
+
+def _groups(whats: NDArray[Any], what: Int64) -> Int64:
+    """Returns which ranks meet at each collective, int64 ``(C, R)``; -1: no common barrier."""
+    rows = np.arange(len(what))[:, None]
+    if not what.size:
+        return np.full(what.T.shape, -1, np.int64)
+    group = whats["group"][rows, what].astype(np.int64)
+    barrier = whats["semantics"][rows, what] == Semantics.BARRIER
+    if (group == group[:1]).all():
+        return np.ascontiguousarray(np.where(barrier, 0, -1).T)
+    numbered = np.zeros(group.shape, np.int64)
+    for c in range(group.shape[1]):
+        _, place = np.unique(group[:, c], return_inverse=True)
+        numbered[:, c] = place.reshape(-1)
+    return np.ascontiguousarray(np.where(barrier, numbered, -1).T)
