@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -231,11 +231,12 @@ class Servers:
         endpoint = server.environment["KAT_COLLECTOR_HEALTH_ENDPOINT"]
         return "Server available" in str(get(f"http://{endpoint}"))
 
-    def kat(self, name: str, exporter: str, **settings: Any) -> Kat:
+    def kat(self, name: str, exporter: str, *, before: Sequence[str] = (), **settings: Any) -> Kat:
         """Starts a ``kat process`` with its log on disk and waits until it receives.
 
         Args:
             exporter: ``host:port`` that gets the output.
+            before: what its command begins with: a wrapper that runs the rest.
             settings: sections of its configuration, on top of ports and folders.
         """
         ports = free_endpoints("grpc", "http", "health")
@@ -248,9 +249,10 @@ class Servers:
         }
         file = self.folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump(_merged(sections, settings)))
-        kat: Kat = self._start(Kat, name, [*KAT, "process", "--config", str(file)], {})
+        kat: Kat = self._start(Kat, name, [*before, *KAT, "process", "--config", str(file)], {})
         kat.endpoint, kat.http_endpoint, kat.health = ports["grpc"], ports["http"], ports["health"]
-        self.until(f"{name}'s health", lambda: kat.books().healthy)
+        # The very first start compiles, for which a loaded machine may need minutes.
+        self.until(f"{name}'s health", lambda: kat.books().healthy, within=180)
         return kat
 
     def until(self, what: str, attempt: Callable[[], Any], within: float = DEADLINE_S) -> Any:

@@ -1,0 +1,210 @@
+"""What may go wrong on the way, with the real collector; each test ends with the books.
+
+sender -> gateway.yaml (queue on disk) -> kat process (log on disk) -> the same collector -> sink
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.integration.servers import WHOLE
+from tests.integration.traffic import Instance, Sender, span_ids
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
+
+INSTANCE = Instance("faulty-way")
+PADDING = b"\xfa\x7f\x80\x80\x40" + bytes(2**20)
+"""A MiB in a field that OTLP does not know, so that few requests fill a log."""
+
+
+class Way:
+    """The whole way, and what is asked of it in the end."""
+
+    def __init__(self, servers, sink, **settings):
+        self.servers, self.sink = servers, sink
+        self.endpoint, back = servers.endpoint(), servers.endpoint()
+        self.kat = servers.kat("kat", back, **{**WHOLE, **settings})
+        self.collector = servers.collector(
+            "gateway",
+            "gateway.yaml",
+            KAT_COLLECTOR_GRPC_ENDPOINT=self.endpoint,
+            KAT_COLLECTOR_HTTP_ENDPOINT=servers.endpoint(),
+            KAT_PROCESS_ENDPOINT=self.kat.endpoint,
+            KAT_RETURN_ENDPOINT=back,
+            KAT_JAEGER_ENDPOINT=sink.endpoint,
+            KAT_PROMETHEUS_ENDPOINT=servers.endpoint(),
+        )
+
+    def closes(self, sent, *, within=90.0):
+        """All that was sent is at the backend, and the books of the processor's life are even."""
+        self.servers.until("every span", lambda: not self.sink.missing(sent), within=within)
+        self.servers.until("the books", lambda: self.kat.books().pending == 0)
+        books = self.kat.books()
+        assert (books.unexplained, books.lost) == (0, 0), str(books)
+        return books
+
+
+@pytest.fixture
+def way(servers, sink):
+    return Way(servers, sink)
+
+
+def in_background(sender, requests):
+    """Sends at the pace of a fleet, not at once: the fault is to hit something under way."""
+    thread = threading.Thread(target=sender.send, args=(requests,), kwargs={"pause": 0.02})
+    thread.start()
+    return thread
+
+
+def test_the_processor_is_killed_under_load_three_times(servers, sink, way):
+    requests = INSTANCE.steps(range(150))
+    with Sender(way.endpoint) as sender:
+        sending = in_background(sender, requests)
+        for already in (1, 2, 3):
+            so_far = len(span_ids(requests)) * already // 6
+            servers.until("some spans", lambda n=so_far: len(sink.copies) > n)
+            way.kat.kill()
+            servers.restart(way.kat)
+            servers.until("the processor", lambda: way.kat.books().healthy)
+        sending.join()
+    assert sender.acknowledged == span_ids(requests)
+    way.closes(span_ids(requests))
+
+
+def test_the_backend_is_away_for_a_minute(servers, sink, way):
+    requests = INSTANCE.steps(range(100))
+    sink.down()
+    with Sender(way.endpoint) as sender:
+        begun = time.monotonic()
+        sender.send(requests)
+    time.sleep(max(0.0, begun + 60 - time.monotonic()))  # a minute is the case
+    sink.up()
+    books = way.closes(span_ids(requests))
+    assert books.taken - books.repeated == len(span_ids(requests))
+
+
+def test_the_collector_is_killed_while_its_queue_is_full_of_spans(servers, sink, way):
+    way.kat.kill()  # so that they wait in the collector
+    requests = INSTANCE.steps(range(40))
+    with Sender(way.endpoint) as sender:
+        sender.send(requests)
+    way.collector.kill()
+    servers.restart(way.collector)
+    servers.until("the collector", lambda: servers.collector_is_up(way.collector))
+    servers.restart(way.kat)
+    servers.until("the processor", lambda: way.kat.books().healthy)
+    way.closes(span_ids(requests))
+
+
+def test_a_log_that_is_full_makes_senders_wait_and_loses_nothing(servers, sink):
+    kat = servers.kat("kat", sink.endpoint, wal={"max_size_mib": 64}, **WHOLE)
+    sink.down()
+    requests = [replace(r, data=r.data + PADDING) for r in INSTANCE.steps(range(30))]
+    with Sender(kat.endpoint, patience=120) as sender:
+        sending = in_background(sender, requests)
+        servers.until("a refusal", lambda: sender.refusals > 0)
+        assert kat.books().healthy, "a full log is no failure of the processor"
+        sink.up()
+        sending.join()
+    servers.until("every span", lambda: not sink.missing(span_ids(requests)))
+    servers.until("the books", lambda: kat.books().pending == 0)
+    books = kat.books()
+    assert (books.unexplained, books.lost) == (0, 0), str(books)
+
+
+def test_a_disk_that_is_full_makes_senders_wait_and_the_processor_live(servers, sink, tmp_path):
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare for a small disk: apt-get install util-linux")
+    # A disk of its own, 8 MiB small, that only this process and its children see.
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = f'mount -t tmpfs -o size=8m tmpfs {disk} && exec "$@"'
+    small_disk = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
+    sink.down()
+    wal = {"directory": str(disk / "log")}
+    kat = servers.kat("kat", sink.endpoint, before=small_disk, wal=wal, **WHOLE)
+    requests = INSTANCE.steps(range(100))
+    with Sender(kat.endpoint, patience=120) as sender:
+        sending = in_background(sender, requests)
+        servers.until("a refusal", lambda: sender.refusals > 0)
+        assert kat.books().healthy, "a full disk is no failure of the processor"
+        sink.up()
+        sending.join()
+    servers.until("every span", lambda: not sink.missing(span_ids(requests)))
+    servers.until("the books", lambda: kat.books().pending == 0)
+    books = kat.books()
+    assert (books.unexplained, books.lost) == (0, 0), str(books)
+    assert sender.acknowledged == span_ids(requests)
+
+
+def test_a_worker_that_vanishes_in_the_middle_of_a_step_is_missed(servers, sink):
+    way = Way(servers, sink, assembler={"decision_wait": "1s"})
+    whole = INSTANCE.steps(range(20))
+    torn = [request for request in INSTANCE.steps(range(20, 30)) if request.rank != 3]
+    with Sender(way.endpoint) as sender:
+        sender.send(whole + torn)
+    books = way.closes(span_ids(whole + torn))
+    assert books.taken == len(span_ids(whole + torn))
+    assert books.events["steps complete"] == 20
+    assert sum(n for name, n in books.events.items() if name.startswith("steps ")) >= 30
+
+
+def test_batches_that_come_twice_leave_once(servers, sink, way):
+    requests = INSTANCE.steps(range(30))
+    with Sender(way.endpoint) as sender:
+        for request in requests:
+            sender.send([request, request])
+    books = way.closes(span_ids(requests))
+    assert books.repeated == len(span_ids(requests))
+    assert max(sink.copies[span_id] for span_id in span_ids(requests)) == 1
+
+
+def test_poison_among_good_batches_is_refused_and_stops_nothing(servers, sink, way):
+    requests = INSTANCE.steps(range(20))
+    poison = ExportTraceServiceRequest.FromString(requests[0].data)
+    spans = poison.resource_spans[0].scope_spans[0].spans
+    for span in spans:  # a time that the collector passes on and nobody can be at
+        span.start_time_unix_nano = span.end_time_unix_nano = 2**64 - 1
+    with Sender(way.endpoint) as sender:
+        for number, request in enumerate(requests):
+            sender.send([request])
+            if number % 10 == 0:
+                assert sender.refused_for_good(poison.SerializeToString(), INSTANCE.name) is None
+                assert sender.refused_for_good(b"\xff" * 100, INSTANCE.name) is not None
+    way.closes(span_ids(requests))
+    servers.until("the poison counted", lambda: way.kat.books().total("invalid") == 8 * len(spans))
+
+
+_CLOCK = """
+import os, time
+_file = os.environ["KAT_TEST_CLOCK"]
+_time, _time_ns = time.time, time.time_ns
+def _jump():
+    return float(open(_file).read() or 0)
+time.time = lambda: _time() + _jump()
+time.time_ns = lambda: _time_ns() + int(_jump() * 1e9)
+"""
+
+
+@pytest.mark.parametrize("jump_s", [3_600, -3_600])
+def test_a_clock_that_jumps_by_an_hour_loses_nothing(servers, sink, monkeypatch, tmp_path, jump_s):
+    # No privilege is needed for this: only the processor's own reading of the clock jumps.
+    (tmp_path / "sitecustomize.py").write_text(_CLOCK)
+    clock = tmp_path / "clock"
+    clock.write_text("0")
+    monkeypatch.setenv("KAT_TEST_CLOCK", str(clock))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    way = Way(servers, sink)
+    requests = INSTANCE.steps(range(40))
+    with Sender(way.endpoint) as sender:
+        sender.send(requests[:80])
+        clock.write_text(str(jump_s))
+        sender.send(requests[80:])
+    books = way.closes(span_ids(requests))
+    assert books.events["steps complete"] == 40
