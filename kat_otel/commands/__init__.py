@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, Entry] = {
     "replay": Entry("kat_otel.commands.replay", "Send trace files as OTLP, by rank and step."),
     "demo": Entry("kat_otel.commands.demo", "See a fault found: eight simulated workers."),
     "validate": Entry("kat_otel.commands.validate", "Check a configuration file."),
+    "doctor": Entry("kat_otel.commands.doctor", "See what is missing here, and how to mend it."),
 }
 """Name of the command -> its module, and one line of help."""
 
