@@ -45,14 +45,13 @@ def fitted(digest: Digest) -> Digest:
 
 
 def _size(digest: Digest) -> int:
-    counts = {
-        "records": len(digest.ends),
-        "classes": len(digest.classes),
-        "positions": digest.time.shape[1],
-        "whats": len(digest.whats),
-        "leads": bool((digest.lead >= 0).any()),
-    }
-    return layout(counts)
+    return layout(
+        records=len(digest.ends),
+        classes=len(digest.classes),
+        positions=digest.time.shape[1],
+        whats=len(digest.whats),
+        leads=bool((digest.lead >= 0).any()),
+    )
 
 
 def _half_positions(digest: Digest) -> Digest:

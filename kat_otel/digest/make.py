@@ -17,9 +17,12 @@ from kat_otel.digest.wire import encode
 from kat_otel.kernels import Semantics, family, semantics
 from kat_otel.spans import NO_PARENT, SpanKind, SpanTable
 
-__all__ = ["digest_of", "names_text", "with_digests"]
+__all__ = ["NAMES_EVERY", "digest_of", "names_text", "with_digests"]
 
 Int64 = NDArray[np.int64]
+NAMES_EVERY = 64
+"""Steps between two sendings of the names; the first step sends them too."""
+
 _NAME_BYTES = 120
 # A number compared with a column is a number: NumPy looks an enum member over at every comparison.
 _KERNEL, _MEMCPY, _MEMSET = int(SpanKind.KERNEL), int(SpanKind.MEMCPY), int(SpanKind.MEMSET)
@@ -102,6 +105,7 @@ def with_digests(table: SpanTable, *, keep: NDArray[Any] | None = None) -> SpanT
     edges = np.flatnonzero(np.diff(of_row[order])) + 1
     attributes = dict(table.attributes)
     kept = np.zeros(len(table), np.bool_)
+    first = int(table.step.min()) if len(table) else 0
     for rows in np.split(order, edges) if len(order) else []:
         tops = rows[table.kind[rows] == _WORKER_STEP]
         if not len(tops):
@@ -109,12 +113,12 @@ def with_digests(table: SpanTable, *, keep: NDArray[Any] | None = None) -> SpanT
         digest, top = digest_of(table, rows), int(tops[0])
         stays = rows if keep is not None and bool(keep[rows].any()) else tops[:1]
         kept[stays] = True
-        attributes[top] = {
-            **attributes.get(top, {}),
-            semconv.SPAN_COUNT: len(stays),
-            semconv.DIGEST: encode(digest),
-            semconv.DIGEST_NAMES: names_text(digest.names),
-        }
+        said = dict(attributes.get(top, {}))
+        said[semconv.SPAN_COUNT] = len(stays)
+        said[semconv.DIGEST] = encode(digest)
+        if (step := int(table.step[top])) == first or step % NAMES_EVERY == 0:
+            said[semconv.DIGEST_NAMES] = names_text(digest.names)
+        attributes[top] = said
     return replace(table, attributes=attributes).take(kept)
 
 

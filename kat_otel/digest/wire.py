@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import struct
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,18 +22,11 @@ from kat_otel.digest.form import (
 )
 from kat_otel.errors import DecodeError
 
-__all__ = ["decode", "encode", "read_header"]
+__all__ = ["Header", "decode", "encode", "read_header"]
 
 _MAGIC: Final = 0x444B  # "KD"
-_SIGNED: Final = (
-    "start_ns",
-    "duration_ns",
-    "gap_ns",
-    "gap_max_ns",
-    "sync_ns",
-    "blocks",
-    "copy_bytes",
-)
+_SIGNED: Final = ("start_ns", "duration_ns", "gap_ns", "gap_max_ns", "sync_ns", "blocks")
+_MAX_SHIFT: Final = 30
 
 
 def encode(digest: Digest) -> bytes:
@@ -43,7 +37,7 @@ def encode(digest: Digest) -> bytes:
     digest = fitted(digest)
     leads = bool((digest.lead >= 0).any())
     header = np.zeros((), HEADER)
-    shift = max(0, int(digest.ends.max(initial=0)).bit_length() - 32)
+    shift = min(max(0, int(digest.ends.max(initial=0)).bit_length() - 32), _MAX_SHIFT)
     said: dict[str, Any] = {
         "magic": _MAGIC,
         "version": VERSION,
@@ -60,7 +54,7 @@ def encode(digest: Digest) -> bytes:
         said[name] = min(getattr(digest, name), 0xFFFF)
     for name in ("order", "resolution_ns", "kernels", "dropped", "launches"):
         said[name] = min(getattr(digest, name), 0xFFFFFFFF)
-    for name in _SIGNED:
+    for name in (*_SIGNED, "copy_bytes"):
         said[name] = getattr(digest, name)
     for name, value in said.items():
         header[name] = value
@@ -69,7 +63,7 @@ def encode(digest: Digest) -> bytes:
         header,
         digest.whats.astype(WHAT),
         digest.classes.astype("<u4"),
-        (np.maximum(digest.ends, 0) >> shift).astype("<u4"),
+        np.clip(digest.ends >> shift, 0, 0xFFFFFFFF).astype("<u4"),
         pack_short(digest.spent).astype("<u2"),
         lead if leads else lead[:0],
         digest.what.astype("u1"),
@@ -80,29 +74,69 @@ def encode(digest: Digest) -> bytes:
     return b"".join(part.tobytes() for part in parts)
 
 
-def read_header(data: bytes) -> Any:
+class Header(NamedTuple):
+    """The header's fields that say what kind of step a digest is of, and where its parts lie."""
+
+    version: int
+    positions: int
+    classes: int
+    whats: int
+    end_shift: int
+    leads: bool
+    records: int
+    merged: int
+    other_classes: int
+    gap_at: int
+    order: int
+    start_ns: int
+    duration_ns: int
+    resolution_ns: int
+    kernels: int
+    dropped: int
+    launches: int
+    gap_ns: int
+    gap_max_ns: int
+    sync_ns: int
+    blocks: int
+    copies: tuple[int, ...]
+    copy_bytes: tuple[int, ...]
+    copy_ns: tuple[int, ...]  # as pack_short has it
+
+
+_HEADER = struct.Struct("<HBBBBBBHHHHIqqIIIIqqqq4I4q4H")
+
+
+def read_header(data: bytes) -> Header:
     """Returns the header of a digest, checked against its length.
 
     Raises:
         DecodeError: no digest, an unknown version, or a length that is not the header's.
     """
-    if len(data) < HEADER.itemsize or len(data) > MAX_BYTES:
-        raise DecodeError(
-            f"a digest has {HEADER.itemsize} to {MAX_BYTES} bytes, this one {len(data)}"
-        )
-    header = np.frombuffer(data, HEADER, 1)[0]
-    if header["magic"] != _MAGIC:
+    if not _HEADER.size <= len(data) <= MAX_BYTES:
+        raise DecodeError(f"a digest has {_HEADER.size} to {MAX_BYTES} bytes, this one {len(data)}")
+    magic, *said = _HEADER.unpack_from(data)
+    if magic != _MAGIC:
         raise DecodeError("no digest: it begins with other bytes than KD")
-    if header["version"] != VERSION:
+    if said[0] != VERSION:
         raise DecodeError(
-            f"digest of version {header['version']}, version {VERSION} is known: "
-            "run workers and processor of the same release"
+            f"digest of version {said[0]}, version {VERSION} is known: run workers and processor "
+            "of the same release"
         )
-    if layout(header) != len(data) or header["leads"] > 1 or header["end_shift"] > 31:
-        raise DecodeError(f"the header tells of {layout(header)} bytes, the digest has {len(data)}")
-    if not header["positions"] or not header["merged"]:
+    header = Header._make([*said[:21], tuple(said[21:25]), tuple(said[25:29]), tuple(said[29:])])
+    size = layout(
+        records=header.records,
+        classes=header.classes,
+        positions=header.positions,
+        whats=header.whats,
+        leads=header.leads,
+    )
+    if size != len(data):
+        raise DecodeError(f"the header tells of {size} bytes, the digest has {len(data)}")
+    if header.leads > 1 or header.end_shift > _MAX_SHIFT:
+        raise DecodeError("a digest whose header has numbers that no digest has")
+    if not header.positions or not header.merged:
         raise DecodeError("a digest must have one position and one collective a record at least")
-    if min(header[name].min() for name in _SIGNED) < 0:
+    if min(getattr(header, name) for name in _SIGNED) < 0 or min(header.copy_bytes) < 0:
         raise DecodeError("a digest with negative times or bytes")
     return header
 
@@ -122,12 +156,12 @@ def decode(data: bytes) -> Digest:
         at += values.nbytes
         return values
 
-    count, shape = int(header["records"]), (int(header["classes"]), int(header["positions"]))
-    whats, classes = column(WHAT, int(header["whats"])), column("<u4", shape[0])
-    ends = column("<u4", count).astype(np.int64) << int(header["end_shift"])
+    count, shape = header.records, (header.classes, header.positions)
+    whats, classes = column(WHAT, header.whats), column("<u4", shape[0])
+    ends = column("<u4", count).astype(np.int64) << header.end_shift
     spent = unpack_short(column("<u2", count))
     lead = np.full(count, -1, np.int64)
-    if header["leads"]:
+    if header.leads:
         raw = column("<u2", count)
         lead = np.where(raw == NO_LEAD, -1, unpack_short(raw))
     what = column("u1", count).astype(np.int64)
@@ -144,21 +178,21 @@ def decode(data: bytes) -> Digest:
         time=cells[0],
         longest=cells[1],
         count=cells[2],
-        copies=header["copies"].astype(np.int64),
-        copy_bytes=header["copy_bytes"].astype(np.int64),
-        copy_ns=unpack_short(header["copy_ns"]),
-        start_ns=int(header["start_ns"]),
-        duration_ns=int(header["duration_ns"]),
-        order=int(header["order"]),
-        resolution_ns=int(header["resolution_ns"]),
-        kernels=int(header["kernels"]),
-        dropped=int(header["dropped"]),
-        launches=int(header["launches"]),
-        gap_ns=int(header["gap_ns"]),
-        gap_max_ns=int(header["gap_max_ns"]),
-        gap_at=int(header["gap_at"]),
-        sync_ns=int(header["sync_ns"]),
-        blocks=int(header["blocks"]),
-        merged=int(header["merged"]),
-        other_classes=int(header["other_classes"]),
+        copies=np.array(header.copies, np.int64),
+        copy_bytes=np.array(header.copy_bytes, np.int64),
+        copy_ns=unpack_short(np.array(header.copy_ns, np.uint16)),
+        start_ns=header.start_ns,
+        duration_ns=header.duration_ns,
+        order=header.order,
+        resolution_ns=header.resolution_ns,
+        kernels=header.kernels,
+        dropped=header.dropped,
+        launches=header.launches,
+        gap_ns=header.gap_ns,
+        gap_max_ns=header.gap_max_ns,
+        gap_at=header.gap_at,
+        sync_ns=header.sync_ns,
+        blocks=header.blocks,
+        merged=header.merged,
+        other_classes=header.other_classes,
     )

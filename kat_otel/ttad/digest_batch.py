@@ -21,12 +21,6 @@ from kat_otel.kernels import Semantics
 
 __all__ = ["DigestBatch", "batch_of", "read_batch"]
 
-_LAYOUT = (
-    *("magic", "version", "positions", "classes", "whats", "leads", "end_shift"),
-    *("records", "merged", "order"),
-)
-"""What two digests must agree on to be decoded as one matrix."""
-
 Int64 = NDArray[np.int64]
 
 
@@ -90,14 +84,14 @@ def read_batch(flat: Sequence[bytes], shape: tuple[int, int]) -> DigestBatch:
     matrix = np.frombuffer(b"".join(flat), np.uint8).reshape(len(flat), size)
     header = matrix[:, : HEADER.itemsize].copy().view(HEADER)[:, 0]
     at = HEADER.itemsize
-    tables = at + 12 * int(first["whats"])
-    hashes = matrix[:, tables : tables + 4 * int(first["classes"])]
-    alike = all(bool((header[name] == first[name]).all()) for name in _LAYOUT)
-    if not alike or bool((hashes != hashes[0]).any()):
+    # Bytes 0 to 11 and 16 to 19 say version, counts, merging and sequence of the collectives.
+    tables = at + 12 * first.whats
+    hashes = matrix[:, tables : tables + 4 * first.classes]
+    if any(bool((part != part[0]).any()) for part in (matrix[:, :12], matrix[:, 16:20], hashes)):
         return _one_by_one(flat, shape)
     if min(int(header[name].min()) for name in ("start_ns", "duration_ns")) < 0:
         raise DecodeError("a digest with negative times")
-    count, classes = int(first["records"]), int(first["classes"])
+    count, classes = first.records, first.classes
     whats = matrix[:, at:tables].copy().view(WHAT)
     at = tables + hashes.shape[1]
 
@@ -108,17 +102,17 @@ def read_batch(flat: Sequence[bytes], shape: tuple[int, int]) -> DigestBatch:
         at += wide
         return values
 
-    ends = column("<u4", count).astype(np.int64) << int(first["end_shift"])
+    ends = column("<u4", count).astype(np.int64) << first.end_shift
     spent = unpack_short(column("<u2", count))
     lead = np.full(spent.shape, -1, np.int64)
-    if first["leads"]:
+    if first.leads:
         raw = column("<u2", count)
         lead = np.where(raw == NO_LEAD, -1, unpack_short(raw))
     what = column("u1", count)
     if count and int(what.max()) >= whats.shape[1]:
         raise DecodeError("a collective of a kind that its digest does not have")
-    time = unpack_short(column("<u2", classes * int(first["positions"])))
-    time = time.reshape(len(flat), classes, int(first["positions"])).sum(axis=2)
+    time = unpack_short(column("<u2", classes * first.positions))
+    time = time.reshape(len(flat), classes, first.positions).sum(axis=2)
     steps, ranks = shape
     ends, spent, lead = (v.reshape(steps, ranks, count) for v in (ends, spent, lead))
     last = slice((steps - 1) * ranks, steps * ranks)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kat_otel.compiled import njit
+from kat_otel.compiled import inline, njit
 
 __all__ = ["HOST", "LATE", "START", "WORST", "WORST_AT", "class_excess", "late_times"]
 
@@ -31,7 +31,33 @@ WORST_AT = 4
 
 _CLUSTER = 0.25
 
-_place: Any = np.searchsorted  # NumPy's own type says too little
+
+_FEW = 48
+"""So many values are sorted in place by insertion, more by NumPy's sort."""
+
+
+@inline
+def _sort(values: Any, count: int) -> None:
+    if count > _FEW:
+        values[:count].sort()
+        return
+    for at in range(1, count):
+        value = values[at]
+        before = at - 1
+        while before >= 0 and values[before] > value:
+            values[before + 1] = values[before]
+            before -= 1
+        values[before + 1] = value
+
+
+@inline
+def _others(ordered: Any, count: int, value: float) -> float:
+    """Returns the median of ``count`` ordered values (at least two) but ``value``, one of them."""
+    low, high = (count - 2) // 2, (count - 1) // 2
+    # The k-th of the others is the k-th, or from the value's own place on the one behind it.
+    first = ordered[low + 1] if ordered[low] >= value else ordered[low]
+    second = ordered[high + 1] if ordered[high] >= value else ordered[high]
+    return (first + second) / 2
 
 
 @njit(
@@ -65,13 +91,15 @@ def late_times(
     own, host = np.zeros(ranks), np.zeros(ranks)
     ordered_own, ordered_host, waits = np.zeros(ranks), np.zeros(ranks), np.zeros(ranks)
     released, launched = np.zeros(ranks), np.zeros(ranks)
+    size, place = np.zeros(groups, np.int64), np.zeros(groups, np.int64)
+    least, waited = np.zeros(groups), np.zeros(groups)
     lag, by_host = np.zeros(ranks), np.zeros(ranks)
     for s in range(steps):
         released[:] = 0.0
         launched[:] = 0.0
         lag[:] = 0.0
         by_host[:] = 0.0
-        met = False
+        met = before = False
         for c in range(count):
             n = 0
             for r in range(ranks):
@@ -86,8 +114,8 @@ def late_times(
                     n += 1
             if n < 2:
                 continue
-            ordered_own[:n].sort()
-            ordered_host[:n].sort()
+            _sort(ordered_own, n)
+            _sort(ordered_host, n)
             for r in range(ranks):
                 if not present[s, r]:
                     continue
@@ -95,45 +123,50 @@ def late_times(
                     value, ordered, behind = host[r], ordered_host, True
                 else:
                     value, ordered, behind = own[r], ordered_own, False
-                place = int(_place(ordered[:n], value))
-                low, high = (n - 2) // 2, (n - 1) // 2
-                low = low + 1 if low >= place else low
-                high = high + 1 if high >= place else high
-                excess = value - (ordered[low] + ordered[high]) / 2
+                excess = value - _others(ordered, n, value)
                 lag[r] += excess
                 by_host[r] = by_host[r] + excess if behind else 0.0
-            for g in range(groups):
-                m = 0
-                for r in range(ranks):
-                    if present[s, r] and group[c, r] == g:
-                        waits[m] = spent[s, r, c]
-                        m += 1
-                if m < 2:
-                    continue
-                waits[:m].sort()
-                least = waits[0]
-                waited = (waits[(m - 1) // 2] + waits[m // 2]) / 2 - least
-                transfer[s] += least / groups
-                for r in range(ranks):
-                    if not present[s, r] or group[c, r] != g:
-                        continue
-                    if spent[s, r, c] - least <= _CLUSTER * waited:
-                        blame = min(max(lag[r], 0.0), waited)
-                        out[s, r, 0] += blame
-                        if blame > out[s, r, 3]:
-                            out[s, r, 3], out[s, r, 4] = blame, c
-                        if by_host[r] > 0:
-                            out[s, r, 1] += min(by_host[r], blame)
-                        if not met:
-                            out[s, r, 2] = max(waited - max(lag[r], 0.0), 0.0)
-                        lag[r] -= blame
-                    if not 0 <= lead[s, r, c] <= host_bound_ns:
-                        lag[r] = 0.0  # all streams were released together; hosts were not
-                        by_host[r] = 0.0
-                    else:
-                        by_host[r] = lag[r]
+            size[:] = 0
             for r in range(ranks):
-                met = met or group[c, r] >= 0
+                if present[s, r] and group[c, r] >= 0:
+                    size[group[c, r]] += 1
+            begin = 0
+            for g in range(groups):  # one stretch of waits per group
+                place[g] = begin
+                begin += size[g]
+            for r in range(ranks):
+                if present[s, r] and group[c, r] >= 0:
+                    waits[place[group[c, r]]] = spent[s, r, c]
+                    place[group[c, r]] += 1
+            for g in range(groups):
+                m = size[g]
+                if m >= 2:
+                    mine = waits[place[g] - m : place[g]]
+                    _sort(mine, m)
+                    least[g] = mine[0]
+                    waited[g] = (mine[(m - 1) // 2] + mine[m // 2]) / 2 - mine[0]
+                    transfer[s] += mine[0] / groups
+            for r in range(ranks):
+                g = group[c, r]
+                if not present[s, r] or g < 0 or size[g] < 2:
+                    continue
+                met = True
+                if spent[s, r, c] - least[g] <= _CLUSTER * waited[g]:
+                    blame = min(max(lag[r], 0.0), waited[g])
+                    out[s, r, LATE] += blame
+                    if blame > out[s, r, WORST]:
+                        out[s, r, WORST], out[s, r, WORST_AT] = blame, c
+                    if by_host[r] > 0:
+                        out[s, r, HOST] += min(by_host[r], blame)
+                    if not before:
+                        out[s, r, START] = max(waited[g] - max(lag[r], 0.0), 0.0)
+                    lag[r] -= blame
+                if not 0 <= lead[s, r, c] <= host_bound_ns:
+                    lag[r] = 0.0  # all streams were released together; hosts were not
+                    by_host[r] = 0.0
+                else:
+                    by_host[r] = lag[r]
+            before = met
     return out, transfer
 
 
@@ -160,13 +193,9 @@ def class_excess(time: Any, present: Any) -> Any:
                     n += 1
             if n < 2:
                 continue
-            ordered[:n].sort()
+            _sort(ordered, n)
             for r in range(ranks):
                 if present[s, r]:
-                    place = int(_place(ordered[:n], time[s, r, k]))
-                    low, high = (n - 2) // 2, (n - 1) // 2
-                    low = low + 1 if low >= place else low
-                    high = high + 1 if high >= place else high
-                    expected[s, r, k] = (ordered[low] + ordered[high]) / 2
+                    expected[s, r, k] = _others(ordered, n, time[s, r, k])
                     excess[s, r, k] = time[s, r, k] - expected[s, r, k]
     return excess, expected

@@ -8,6 +8,7 @@ back and the exact cost come from the full trees that it makes the processor ask
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -84,6 +85,7 @@ class DigestDetector:
         self._tracker = tracker or Tracker(self._settings)
         self._kinds: OrderedDict[tuple[object, ...], DigestHistory] = OrderedDict()
         self._names: OrderedDict[int, str] = OrderedDict()
+        self._last_names = 0  # ranks say the same: it is read once
 
     def judge(self, table: SpanTable) -> Report:
         """Judges one step.
@@ -143,6 +145,8 @@ class DigestDetector:
 
     def _read(self, table: SpanTable) -> _Read:
         ranks = table.rank
+        stage = [resource.pp for resource in table.resources]
+        work: dict[tuple[object, ...], int] = {}
         read = _Read({}, [], 0, 0, 0, [])
         broken: list[str] = []
         of_kind: dict[tuple[object, ...], list[tuple[int, int, bytes]]] = {}
@@ -152,20 +156,20 @@ class DigestDetector:
                 continue  # a repeated worker step
             try:
                 header = read_header(data)
-                key = (int(header["order"]), int(header["records"]), int(header["merged"]))
-                resource = table.resources[int(table.resource[row])]
-                of_kind.setdefault((resource.pp, *key), []).append((rank, row, data))
             except DecodeError as error:
                 broken.append(f"rank {rank}: {error}")
                 continue
+            key = (stage[int(table.resource[row])], header.order, header.records, header.merged)
+            of_kind.setdefault(key, []).append((rank, row, data))
+            work[key] = work.get(key, 0) + header.blocks
             read.ranks.append(rank)
-            read.kernels += int(header["kernels"])
-            read.dropped += int(header["dropped"])
-            read.merged = max(read.merged, int(header["merged"]))
+            read.kernels += header.kernels
+            read.dropped += header.dropped
+            read.merged = max(read.merged, header.merged)
         for kind, group in of_kind.items():
             group.sort()
-            work = sum(int(read_header(one)["blocks"]) for _, _, one in group) // len(group)
-            bucket = round(4 * np.log2(work)) if work > 0 else 0
+            blocks = work[kind] / len(group)
+            bucket = round(4 * math.log2(blocks)) if blocks > 0 else 0
             read.groups[*kind, bucket, tuple(rank for rank, _, _ in group)] = group
         read.ranks.sort()
         read.notes = self._notes(read, broken)
@@ -192,8 +196,8 @@ class DigestDetector:
 
     def _abstention(self, table: SpanTable, read: _Read) -> Abstention | None:
         wanted = max((r.world_size for r in table.resources), default=0)
-        for row in digest_rows(table).tolist():
-            said = table.attributes[row].get(semconv.GROUP_SIZE)
+        for attributes in table.attributes.values():
+            said = attributes.get(semconv.GROUP_SIZE)
             wanted = max(wanted, said if isinstance(said, int) else 0)
         there = len(read.ranks)
         if 0 < there < wanted:
@@ -212,7 +216,10 @@ class DigestDetector:
     def _learn_names(self, table: SpanTable) -> None:
         for said in table.attributes.values():
             text = said.get(semconv.DIGEST_NAMES)
-            for line in text.splitlines() if isinstance(text, str) else ():
+            if not isinstance(text, str) or hash(text) == self._last_names:
+                continue
+            self._last_names = hash(text)
+            for line in text.splitlines():
                 number, _, name = line.partition(" ")
                 if len(number) == 8 and name and set(number) <= _HEX:
                     self._names[int(number, 16)] = name
