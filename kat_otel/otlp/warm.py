@@ -1,4 +1,4 @@
-"""Compiles the decoder, or loads it, before the first request comes.
+"""Compiles the decoder and the encoder, or loads them, before the first request comes.
 
 ``python -m kat_otel.otlp.warm`` at installation or when an image is built: a start then takes
 a second instead of half a minute, on read-only file systems too.
@@ -19,17 +19,18 @@ _SLOW_S = 3.0
 
 
 def warm() -> float:
-    """Makes the decoder ready in this process, says in the log if that took long.
+    """Makes decoder and encoder ready in this process, says in the log if that took long.
 
     Returns:
         Seconds that it took.
     """
     begin = time.perf_counter()
-    importlib.import_module("kat_otel.otlp.request")
+    for module in ("request", "packed"):
+        importlib.import_module(f"kat_otel.otlp.{module}")
     took = time.perf_counter() - begin
     if took > _SLOW_S:
         logger.warning(
-            "compiled the decoder in %.0f s; `python -m kat_otel.otlp.warm` at installation "
+            "compiled the OTLP decoder in %.0f s; `python -m kat_otel.otlp.warm` at installation "
             "saves that at every first start",
             took,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from kat_otel.otlp.decode import decode_traces, decode_traces_json
 from kat_otel.readers.draft import NO_LANE, Draft
 from kat_otel.readers.files import byte_chunks
 from kat_otel.readers.tree import join_launches
-from kat_otel.spans import UNKNOWN, Resource, SpanKind, SpanTable, concat
+from kat_otel.spans import UNKNOWN, Resource, SpanKind, SpanTable, StringTable, concat
 
 __all__ = ["read_otlp_json", "read_otlp_proto"]
 
@@ -35,7 +36,7 @@ def read_otlp_json(path: Path) -> Draft:
     Raises:
         TraceFileError: nothing of the file could be decoded.
     """
-    return _read(path, _lines(path), decode_traces_json)
+    return _read(path, _lines(path), partial(decode_traces_json, strings=StringTable()))
 
 
 def read_otlp_proto(path: Path) -> Draft:
@@ -44,7 +45,7 @@ def read_otlp_proto(path: Path) -> Draft:
     Raises:
         TraceFileError: nothing of the file could be decoded.
     """
-    return _read(path, _messages(path), decode_traces)
+    return _read(path, _messages(path), partial(decode_traces, strings=StringTable()))
 
 
 def _read(path: Path, messages: Iterator[_Message], decode: Callable[[bytes], SpanTable]) -> Draft:
