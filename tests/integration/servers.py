@@ -5,8 +5,10 @@ Everything listens on free ports of loopback. When a test fails, pytest shows wh
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -41,12 +43,23 @@ KAT = [sys.executable, "-m", "kat_otel"]
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listened on a moment ago."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
+    """Ports of loopback that nobody listens on.
+
+    From below the range that the system takes the clients' ports from: a server that is killed
+    must find its port free when it comes back.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in found:
+            found.append(port)
+    return found
 
 
 def free_endpoints(*names: str) -> dict[str, str]:
@@ -265,7 +278,7 @@ class Servers:
                 if found := attempt():
                     return found
                 said = found
-            except (OSError, ValueError) as error:  # not up yet
+            except (OSError, ValueError, http.client.HTTPException) as error:  # not up yet
                 said = error
             time.sleep(0.1)
         raise AssertionError(f"{what}: not within {within:.0f} s, last: {said}")

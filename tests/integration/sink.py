@@ -60,6 +60,13 @@ class Sink(grpc.GenericRpcHandler):
             told = list(self.told)
         return {one["id"]: one for name, one in told if instance in {None, name}}
 
+    def faults(self, instance: str) -> list[dict[str, Any]]:
+        """Returns the incidents of hosts that fall behind: what ``traffic`` injects.
+
+        A simulated GPU has its bad moments, too: those are not what the tests are about.
+        """
+        return [one for one in self.incidents(instance).values() if one["kind"] == "late_launch"]
+
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         method = handler_call_details.method
         take = {"Trace": self._traces, "Logs": self._logs}.get(

@@ -182,10 +182,13 @@ def test_poison_among_good_batches_is_refused_and_stops_nothing(servers, sink, w
 
 
 _CLOCK = """
-import os, time
+import os, sys, time
 _file = os.environ["KAT_TEST_CLOCK"]
 _time, _time_ns = time.time, time.time_ns
 def _jump():
+    # gRPC's Python half makes deadlines for its other half, whose clock does not jump here.
+    if sys._getframe(2).f_globals.get("__name__", "").startswith("grpc"):
+        return 0.0
     return float(open(_file).read() or 0)
 time.time = lambda: _time() + _jump()
 time.time_ns = lambda: _time_ns() + int(_jump() * 1e9)

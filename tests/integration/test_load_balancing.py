@@ -96,7 +96,7 @@ def test_a_processor_is_added_and_one_killed_while_a_fault_lasts(servers, sink):
         books = kat.books()
         assert (books.unexplained, books.lost) == (0, 0), f"{kat.name}: {books}"
     for instance in fleet:
-        found = sink.incidents(instance.name)
-        assert len(found) == 1, f"{instance.name}: one cause is one incident, not {list(found)}"
-        (incident,) = found.values()
+        found = sink.faults(instance.name)
+        assert len(found) == 1, f"{instance.name}: one cause is one incident, not {len(found)}"
+        (incident,) = found
         assert incident["culprit"]["ranks"] == [instance.culprit]
