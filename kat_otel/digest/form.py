@@ -163,7 +163,8 @@ def class_hash(family: str) -> int:
 def pack_short(values: NDArray[Any]) -> NDArray[np.uint16]:
     """Returns numbers as 11 significant bits and 5 bits of exponent, rounded to the nearest.
 
-    Up to 2,047 they are exact; beyond, right to one part in 2,048; above 73 minutes (of ns) cut off.
+    Up to 2,047 they are exact; beyond, right to one part in 2,048; above 73 minutes (in ns)
+    they are cut off.
     """
     numbers = np.clip(values, 0, 2046 << 31).astype(np.int64)
     _, bits = np.frexp(numbers.astype(np.float64))

@@ -14,6 +14,7 @@ from kat_otel.kernels import classify
 from kat_otel.spans import SpanTable
 from kat_otel.ttad.align import Alignment, align
 from kat_otel.ttad.anchors import anchors
+from kat_otel.ttad.digests import DigestDetector, is_digest_step
 from kat_otel.ttad.durations import durations
 from kat_otel.ttad.features import Features, features, shift_clocks
 from kat_otel.ttad.groups import group_changes
@@ -66,6 +67,7 @@ class Detector:
         self.history = History(self._settings.history_steps)
         self._baseline: History | None = None
         self.tracker = Tracker(self._settings)
+        self._digests = DigestDetector(self._settings, self.tracker)
         self.gaps: deque[float] = deque(maxlen=2 * self._settings.history_steps)
         if baseline is not None:
             self._baseline = History(self._settings.history_steps)
@@ -79,9 +81,10 @@ class Detector:
         """
         self._settings = settings
         self.tracker.reload(settings)
+        self._digests.reload(settings)
 
     def judge(self, table: SpanTable) -> Report:
-        """Judges one complete step.
+        """Judges one complete step; without GPU work by the digests that its workers sent.
 
         Args:
             table: the spans of all ranks of the step.
@@ -89,6 +92,8 @@ class Detector:
         Returns:
             A report whose incidents are those that this step touched or resolved.
         """
+        if self._settings.digests and is_digest_step(table):
+            return self._digests.judge(table)
         table, meaning = classify(table, self._settings.collectives)
         alignment = align(table, meaning)
         step = int(table.step[0]) if len(table) else -1

@@ -11,7 +11,7 @@ it, excess of its kernel time, of its copies, of each kernel class. Two tests, b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,6 +124,13 @@ class DigestHistory:
         self._standing = np.zeros((window - 1, ranks, CLASSES + kinds), np.bool_)
         self._groups = np.zeros((2, 2), np.bool_)
         self._usual: _Usual | None = None
+
+    def reload(self, settings: Settings) -> None:
+        """Takes new thresholds; ``history_steps`` and ``min_history`` stay those of before."""
+        kept = self._settings
+        self._settings = replace(
+            settings, history_steps=kept.history_steps, min_history=kept.min_history
+        )
 
     def measure(self, batch: DigestBatch) -> Measured:
         """Returns the features of a batch of this kind of step."""

@@ -31,6 +31,7 @@ from kat_otel.verdict import Culprit, Evidence, Incident, Kind, Scope, SpanRef
 __all__ = ["Judged", "incidents_of"]
 
 _MOST_CLASSES = 5
+_SLOWER = 0.02
 _EXPLAINS = 0.5
 """Work that is slower explains a lateness if it makes up this share of it."""
 
@@ -115,7 +116,9 @@ def _of_rank(judged: Judged, column: int) -> Incident:
         if flags[CLASSES:].any() and kind == "slow_kernel":
             slower = [k for k in classes if flags[CLASSES + k]] or slower
         _class_facts(facts, judged, column, slower)
-        kernels = [judged.name(k) for k in slower]
+        # Of a slow rank all slower classes say what they have in common, not the largest alone.
+        alike = np.flatnonzero(excess >= _SLOWER * measured.expected[0, column])
+        kernels = [judged.name(int(k)) for k in (alike if kind == "slow_rank" else slower)]
     else:
         kernels = []
     if kind == "slow_copy":

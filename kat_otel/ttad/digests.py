@@ -82,10 +82,16 @@ class DigestDetector:
 
     def __init__(self, settings: Settings | None = None, tracker: Tracker | None = None) -> None:
         self._settings = settings or Settings()
-        self._tracker = tracker or Tracker(self._settings)
+        self._tracker = Tracker(self._settings) if tracker is None else tracker
         self._kinds: OrderedDict[tuple[object, ...], DigestHistory] = OrderedDict()
         self._names: OrderedDict[int, str] = OrderedDict()
         self._last_names = 0  # ranks say the same: it is read once
+
+    def reload(self, settings: Settings) -> None:
+        """Takes new thresholds between two steps; histories keep the size they were made with."""
+        self._settings = settings
+        for history in self._kinds.values():
+            history.reload(settings)
 
     def judge(self, table: SpanTable) -> Report:
         """Judges one step.

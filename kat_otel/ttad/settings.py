@@ -40,6 +40,7 @@ class Settings:
         min_history: healthy steps before history is used as expectation.
         max_spans_cited: spans an incident cites at most.
         max_incidents: incidents reported for one step at most, by impact.
+        digests: whether steps without GPU work are judged by their digests.
         collectives: extra rows for the table of collective names.
     """
 
@@ -61,6 +62,7 @@ class Settings:
     min_history: int = 8
     max_spans_cited: int = 64
     max_incidents: int = 20
+    digests: bool = True
     collectives: tuple[CollectivePattern, ...] = ()
 
     @staticmethod
