@@ -394,7 +394,7 @@ def concat(tables: Sequence[SpanTable]) -> SpanTable:
         # Texts that a table's spans do not use are left behind: a shared one may hold many.
         moved = _interned(tables, strings)
     total = sum(map(len, tables))
-    columns = {name: np.empty(total, column.dtype) for name, column in COLUMNS.items()}
+    columns = _uninitialised(total)
     resources: list[Resource] = []
     attributes: dict[int, Mapping[str, AttributeValue]] = {}
     first = 0
@@ -416,6 +416,19 @@ def concat(tables: Sequence[SpanTable]) -> SpanTable:
         resources.extend(table.resources)
         first = last
     return SpanTable(strings, tuple(resources), attributes=attributes, **columns)
+
+
+def _uninitialised(count: int) -> dict[str, NDArray[Any]]:
+    """Returns columns to be filled, in one piece of memory: a large one comes in large pages."""
+    widest_first = sorted(COLUMNS, key=lambda name: -COLUMNS[name].dtype.itemsize)  # aligned
+    memory = np.empty(count * sum(c.dtype.itemsize for c in COLUMNS.values()), np.uint8)
+    columns: dict[str, NDArray[Any]] = {}
+    at = 0
+    for name in widest_first:
+        dtype = COLUMNS[name].dtype
+        columns[name] = np.ndarray(count, dtype, memory, at)
+        at += count * dtype.itemsize
+    return columns
 
 
 def _interned(tables: Sequence[SpanTable], strings: StringTable) -> dict[int, Int32]:
