@@ -39,8 +39,9 @@ EXTRAS: Final = 17
 EXTRA_ROOM: Final = 18
 SLOW: Final = 19
 """Rows left to the protobuf library, int64 each; room for all."""
-LAST: Final = 20
-"""Whether texts that are still missing make a span slow."""
+MODE: Final = 20
+"""What missing texts do: end the walk when their room is full, are counted to the last, or (the
+last call) make their spans slow."""
 MAX_TEXT: Final = 21
 """Longest text or bytes of an attribute; a span with a longer one is slow."""
 RESULTS: Final = 22
@@ -97,3 +98,9 @@ EXTRA_VALUE: Final = 4
 """Its bits, or the address of its first byte."""
 EXTRA_LENGTH: Final = 5
 EXTRA_SIZE: Final = 6
+
+# values of MODE
+
+MODE_EARLY: Final = 0
+MODE_ALL: Final = 1
+MODE_LAST: Final = 2

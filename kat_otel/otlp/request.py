@@ -25,6 +25,10 @@ from kat_otel.spans import AttributeValue, SpanTable, StringTable
 __all__ = ["decode"]
 
 _NO_LIMIT: Final = 2**62
+_MISSES_AT_ONCE: Final = 512
+_ROUNDS: Final = 8
+"""A few spans bring most texts of a request: so many rounds end at the first missing texts,
+before one collects all that are left, one by span."""
 _KEYS: Final = address_of(known.KEYS)
 _KINDS: Final = address_of(known.KINDS)
 _headers = Headers()
@@ -107,27 +111,31 @@ def _walk(
     block = Block(count)
     slow = np.empty(count, np.int64)
     results = np.zeros(3, np.int64)
-    arguments = _arguments(raw, found, block, most)
-    arguments[place.SLOW] = address_of(slow)
-    arguments[place.RESULTS] = address_of(results)
-    miss_room, extra_room = 256, 256
+    given = _arguments(raw, found, block, most)
+    given[place.SLOW] = address_of(slow)
+    given[place.RESULTS] = address_of(results)
+    miss_room, extra_room, rounds = _MISSES_AT_ONCE, 256, 0
     while True:
         misses = np.empty((miss_room, place.MISS_SIZE), np.int64)
         extras = np.empty((extra_room, place.EXTRA_SIZE), np.int64)
         tables = interner.tables
-        arguments[place.SLOTS : place.TEXT_KIND + 1] = tables.places
-        arguments[place.MISSES], arguments[place.MISS_ROOM] = address_of(misses), miss_room
-        arguments[place.EXTRAS], arguments[place.EXTRA_ROOM] = address_of(extras), extra_room
-        walk(address_of(arguments))
+        given[place.SLOTS : place.TEXT_KIND + 1] = tables.places
+        given[place.MISSES], given[place.MISS_ROOM] = address_of(misses), miss_room
+        given[place.EXTRAS], given[place.EXTRA_ROOM] = address_of(extras), extra_room
+        walk(address_of(given))
         missed, extra_count, slow_count = results.tolist()
-        last_call = bool(arguments[place.LAST])
-        if (missed == 0 or last_call) and extra_count <= extra_room:
+        mode = int(given[place.MODE])
+        if (missed == 0 or mode == place.MODE_LAST) and extra_count <= extra_room:
             return _Walked(block, extras[:extra_count], slow[:slow_count])
-        if missed > miss_room and not last_call:
+        if missed > miss_room and mode == place.MODE_ALL:
             miss_room = missed
-        elif missed and not last_call:
-            _enter(data, misses[:missed], found.base, interner)
-            arguments[place.LAST] = 1
+        elif missed and mode != place.MODE_LAST:
+            _enter(data, misses[: min(missed, miss_room)], found.base, interner)
+            rounds += 1
+            if missed < miss_room or mode == place.MODE_ALL:
+                given[place.MODE] = place.MODE_LAST
+            elif rounds == _ROUNDS:
+                given[place.MODE] = place.MODE_ALL
         extra_room = max(extra_room, extra_count)
 
 

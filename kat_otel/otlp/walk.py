@@ -120,7 +120,8 @@ def walk(frame: int) -> int:
     extras = _argument(frame, arguments.EXTRAS)
     extra_room = _argument(frame, arguments.EXTRA_ROOM)
     slow = _argument(frame, arguments.SLOW)
-    last_call = _argument(frame, arguments.LAST)
+    last_call = _argument(frame, arguments.MODE) == arguments.MODE_LAST
+    ends_early = _argument(frame, arguments.MODE) == arguments.MODE_EARLY
     max_text = _argument(frame, arguments.MAX_TEXT)
     results = _argument(frame, arguments.RESULTS)
     ints = frame + 8 * arguments.INTS
@@ -142,6 +143,9 @@ def walk(frame: int) -> int:
         first_row = signed(load64(scopes + 16 * scope))
         row_end = signed(load64(scopes + 16 * scope + 16))
         for row in range(first_row, row_end):
+            if ends_early and miss_count >= miss_room:
+                store64(results, miss_count)
+                return 0
             at = signed(load64(spans + 16 * row))
             end = signed(load64(spans + 16 * row + 8))
             store32(resources + 4 * row, scope)
