@@ -230,6 +230,13 @@ class ControlConfig(_PortConfig):
 
     endpoint: Endpoint | None = None
     """Where to listen, 127.0.0.1:4329 by convention; null listens nowhere."""
+    mode: Literal["full", "digest", "off"] = "full"
+    """What workers send: digests with sampled and asked steps, digests alone, or nothing (the
+    kill switch)."""
+    sample_every: int = Field(default=0, ge=0, le=1_000_000_000)
+    """Every so many steps one is sent whole by all ranks; 1 is every step, 0 none."""
+    poll_interval: Duration = Field(default=1.0, gt=0)
+    """How often workers ask."""
 
     @model_validator(mode="after")
     def _secured(self) -> ControlConfig:

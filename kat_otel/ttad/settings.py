@@ -66,8 +66,13 @@ class Settings:
     collectives: tuple[CollectivePattern, ...] = ()
 
     @staticmethod
-    def of(config: DetectorConfig) -> Settings:
-        """Returns the settings that a configuration file asks for."""
+    def of(config: DetectorConfig, *, digests: bool = True) -> Settings:
+        """Returns the settings that a configuration file asks for.
+
+        Args:
+            config: its section on detection.
+            digests: ``digests.enabled``.
+        """
         rows = config.collectives
         return Settings(
             false_alarm_rate=config.false_alarm_rate,
@@ -76,6 +81,7 @@ class Settings:
             page_occurrences=config.page_occurrences,
             resolve_after=config.resolve_after,
             history_steps=config.history_steps,
+            digests=digests,
             collectives=tuple(
                 CollectivePattern(row.pattern, Semantics[row.semantics.upper()]) for row in rows
             ),
