@@ -71,6 +71,7 @@ class Pipeline:
         now: monotonic seconds at start.
         telemetry: where steps are timed.
         recent: remembers the last steps.
+        capture: told the incidents of each step, to ask for whole steps where digests showed them.
     """
 
     def __init__(
@@ -85,8 +86,10 @@ class Pipeline:
         now: float = 0.0,
         telemetry: Telemetry | None = None,
         recent: Recent | None = None,
+        capture: Callable[[AssembledStep, list[Incident]], None] = lambda *_: None,
     ) -> None:
         self._config = config
+        self._capture = capture
         self._telemetry = telemetry or Telemetry()
         self._recent = recent or Recent(config.debug.steps)
         self._ledger = Ledger(_nothing) if ledger is None else ledger
@@ -207,6 +210,7 @@ class Pipeline:
         self._recent.judged(step, report, latency)
         failed = report.abstained is not None and report.abstained.reason == _FAILED
         active = [incident for incident in report.incidents if incident.status != "resolved"]
+        self._capture(step, active)
         whole = bool(active) and self._journal.leaves_whole(active, now)
         if active or failed or self._shown(step, now):
             self._send_step(step, report, active, whole=whole)

@@ -11,9 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kat_otel.config import Config, DetectorConfig, WalConfig
+from kat_otel.config import Config, WalConfig
 from kat_otel.errors import DecodeError, KatError
 from kat_otel.otlp import Rejected, decode_traces
+from kat_otel.processor.control import ControlServer
 from kat_otel.processor.exporter import Exporter, Payload
 from kat_otel.processor.http_receiver import HttpReceiver
 from kat_otel.processor.ingest import Ingest
@@ -92,6 +93,7 @@ class Processor:
         self._http = (
             HttpReceiver(config.receiver, self._ingest) if config.receiver.http.endpoint else None
         )
+        self._control = ControlServer(config, self.books) if config.control.endpoint else None
         judges, self._retune = _judges(config, judge, self.books)
         self._pipeline = Pipeline(
             config,
@@ -103,6 +105,7 @@ class Processor:
             now=self._clock(),
             telemetry=self.telemetry,
             recent=self._recent,
+            capture=self._control.found if self._control else lambda *_: None,
         )
         self._reloaded: Config | None = None  # set by reload(), taken by the judging thread
         self._tell_of_work(config)
@@ -122,6 +125,11 @@ class Processor:
         """The port that receives OTLP over HTTP, if one is configured."""
         return self._http.port if self._http else None
 
+    @property
+    def control_port(self) -> int | None:
+        """The port where workers ask which steps to send whole, if one is configured."""
+        return self._control.port if self._control else None
+
     def port_of(self, name: PortName) -> int | None:
         """The port for health checks, Prometheus or people, if one is configured."""
         return self._ports.port(name)
@@ -137,6 +145,8 @@ class Processor:
         except BaseException:
             self._receiver.stop(0)
             self._ports.stop()
+            if self._control:
+                self._control.stop(0)
             if self._log:
                 self._log.close()
             raise
@@ -152,6 +162,8 @@ class Processor:
         # an earlier start: before the first sender's deadline runs, not within it.
         decode_traces(b"")
         self._ports.start()
+        if self._control:
+            self._control.start()
         self._receiver.start()
         if self._http:
             self._http.start()
@@ -185,6 +197,8 @@ class Processor:
         def left() -> float:
             return max(0.0, deadline - self._clock())
 
+        if self._control:
+            self._control.stop(left() / 8)
         self._intake.close()  # new requests get UNAVAILABLE while those under way finish
         if self._http:
             self._http.stop(left() / 8)
@@ -245,6 +259,8 @@ class Processor:
         if self._http:
             self._http.reload(new.receiver)
         self._ports.reload(new)
+        if self._control:
+            self._control.reload(new)
         if self._exporter:
             self._exporter.reload(new.exporter)
         if new.telemetry.traces != self._config.telemetry.traces:
@@ -261,7 +277,7 @@ class Processor:
         config, self._reloaded = self._reloaded, None
         if config is not None:
             self._pipeline.reload(config)
-            self._retune(config.detector)
+            self._retune(config)
 
     def _run(self) -> None:
         try:
@@ -342,7 +358,7 @@ def _nothing(receipts: list[int]) -> None:
 
 def _judges(
     config: Config, make: Callable[[], Judge] | None, books: Books
-) -> tuple[Judges[Any], Callable[[DetectorConfig], None]]:
+) -> tuple[Judges[Any], Callable[[Config], None]]:
     """Returns the judges, and what tells them new thresholds.
 
     TTAD's detectors remember over a restart if a directory is given.
@@ -352,7 +368,7 @@ def _judges(
     from kat_otel.ttad import Detector, Settings  # noqa: PLC0415 - a stand-in judge needs neither
     from kat_otel.ttad.state import restore, snapshot  # noqa: PLC0415
 
-    settings = Settings.of(config.detector)
+    settings = Settings.of(config.detector, digests=config.digests.enabled)
     folder = config.state.directory or (config.wal.directory and f"{config.wal.directory}/state")
     memory = None
     if folder:
@@ -362,9 +378,9 @@ def _judges(
         )
     judges = Judges(lambda: Detector(settings), books, memory)
 
-    def retune(detector: DetectorConfig) -> None:
+    def retune(config: Config) -> None:
         nonlocal settings
-        settings = Settings.of(detector)
+        settings = Settings.of(config.detector, digests=config.digests.enabled)
         for judge in judges:
             judge.reload(settings)
 
