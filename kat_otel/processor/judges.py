@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from kat_otel.spans import SpanTable
 from kat_otel.telemetry import Books
 from kat_otel.verdict import Report
 
 __all__ = ["Judge", "Judges", "Memory", "Shelf"]
+
+_AWAY_S: Final = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +46,10 @@ class Shelf(Protocol):
         """Keeps ``data`` in place of what was kept."""
         ...
 
+    def is_elsewhere(self, instance: str, /) -> bool:
+        """Returns whether another processor has taken the instance over since it was loaded."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Memory(Generic[AnyJudge]):
@@ -64,6 +71,7 @@ class Memory(Generic[AnyJudge]):
 @dataclass(slots=True)
 class _Seat(Generic[AnyJudge]):
     judge: AnyJudge
+    asked: float
     saved: float = -math.inf
     changed: bool = False
 
@@ -75,6 +83,7 @@ class Judges(Generic[AnyJudge]):
         make: makes the judge of an instance that nothing is known of.
         books: counts what could not be read or written.
         memory: how they are kept; None forgets them with the process.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -82,18 +91,33 @@ class Judges(Generic[AnyJudge]):
         make: Callable[[], AnyJudge],
         books: Books,
         memory: Memory[AnyJudge] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._make = make
         self._books = books
         self._memory = memory
+        self._clock = clock
         self._seats: dict[str, _Seat[AnyJudge]] = {}
 
     def of(self, instance: str) -> AnyJudge:
         """Returns the judge of an instance."""
+        now = self._clock()
         seat = self._seats.get(instance)
-        if seat is None:
-            seat = self._seats[instance] = _Seat(self._remembered(instance) or self._make())
+        if seat is None or self._was_away(instance, seat, now):
+            seat = _Seat(self._remembered(instance) or self._make(), now)
+            self._seats[instance] = seat
+        seat.asked = now
         return seat.judge
+
+    def _was_away(self, instance: str, seat: _Seat[AnyJudge], now: float) -> bool:
+        """Returns whether another processor has judged the instance, which is back now.
+
+        Its last steps here may be judged after it has left: they follow each other closely and
+        must not take it back. Whoever comes back was away for longer than that.
+        """
+        if self._memory is None or now - seat.asked < _AWAY_S:
+            return False
+        return self._memory.shelf.is_elsewhere(instance)
 
     def __iter__(self) -> Iterator[AnyJudge]:
         """Iterates over all judges."""

@@ -2,9 +2,10 @@
 
 The directory may be shared by all processors. Whoever asks for an instance's state owns it from
 then on, under a higher epoch: the collector has moved the instance there. The owner before finds
-the other's mark when it saves next, and writes that instance no more until it asks again, so that
-an old view never replaces a newer one. Check and replacement happen under one lock of the
-directory (``flock``); on a file system without locks two writers in the same instant may pass.
+the other's mark when it saves next, and writes that instance no more, so that an old view never
+replaces a newer one, until the instance comes back to it and it asks again. Check and replacement
+happen under one lock of the directory (``flock``); on a file system without locks two writers in
+the same instant may pass.
 """
 
 from __future__ import annotations
@@ -126,6 +127,21 @@ class StateStore:
     def owns(self, instance: str) -> bool:
         """Returns whether nobody else is known to have taken the instance over."""
         return self._epochs.get(instance, 0) is not None
+
+    def is_elsewhere(self, instance: str) -> bool:
+        """Returns whether another processor has taken the instance over since it was loaded.
+
+        Looks at the file's head only, and without the lock: it is replaced whole.
+        """
+        if self._directory is None:
+            return False
+        if not self.owns(instance):
+            return True
+        try:
+            found = state_file.read_mark(state_file.path_of(self._directory, instance))
+        except (Damaged, OSError):
+            return False  # what is in memory is better; the next save says what is wrong
+        return found is not None and found.owner != self._owner
 
     def _take_over(self, directory: Path, instance: str) -> bytes:
         path = state_file.path_of(directory, instance)

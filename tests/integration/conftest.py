@@ -20,7 +20,7 @@ def servers(tmp_path: Path, sink: Sink) -> Iterator[Servers]:
     yield servers
     servers.stop()
     for server in servers.running:  # pytest shows this for failed tests only
-        sys.stdout.write(f"--- {server.name}\n{server.said()[-3000:]}\n")
+        sys.stdout.write(f"--- {server.name}\n{server.said()[-8000:]}\n")
 
 
 @pytest.fixture

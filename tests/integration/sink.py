@@ -111,5 +111,11 @@ class Sink(grpc.GenericRpcHandler):
             self.down()
 
 
+def shown(incidents: Iterable[dict[str, Any]]) -> str:
+    """Incidents in a line each, for a failed test's message."""
+    keys = ("id", "status", "first_seen", "last_seen", "occurrences", "culprit", "victims", "steps")
+    return "\n".join(str({key: one.get(key) for key in keys}) for one in incidents)
+
+
 def _texts(attributes: Iterable[KeyValue]) -> dict[str, str]:
     return {pair.key: pair.value.string_value for pair in attributes}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.integration.servers import WHOLE
+from tests.integration.sink import shown
 from tests.integration.traffic import Instance, Sender, span_ids
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -123,7 +124,7 @@ def test_a_processor_joins_and_one_is_killed_and_nothing_is_lost(servers, tier, 
     assert all(book.unexplained == 0 for book in books), [str(book) for book in books]
     for instance in instances:
         found = sink.faults(instance.name)
-        assert len(found) == 1, f"{instance.name}: one cause is one incident, not {len(found)}"
+        assert len(found) == 1, f"{instance.name}: one cause is one incident, not {shown(found)}"
         (incident,) = found
         assert incident["culprit"]["ranks"] == [instance.culprit]
 

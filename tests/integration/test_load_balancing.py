@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tests.integration.servers import WHOLE
+from tests.integration.sink import shown
 from tests.integration.traffic import Instance, Sender, span_ids
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -97,6 +98,6 @@ def test_a_processor_is_added_and_one_killed_while_a_fault_lasts(servers, sink):
         assert (books.unexplained, books.lost) == (0, 0), f"{kat.name}: {books}"
     for instance in fleet:
         found = sink.faults(instance.name)
-        assert len(found) == 1, f"{instance.name}: one cause is one incident, not {len(found)}"
+        assert len(found) == 1, f"{instance.name}: one cause is one incident, not {shown(found)}"
         (incident,) = found
         assert incident["culprit"]["ranks"] == [instance.culprit]

@@ -22,6 +22,9 @@ class Shelf(dict):
     def load(self, instance):
         return self.get(instance)
 
+    def is_elsewhere(self, _instance):
+        return False
+
     def save(self, instance, data):
         if self.broken:
             raise OSError("disk full")
@@ -112,3 +115,46 @@ def test_without_a_memory_nothing_is_kept(books):
     judges.judged("a", 0.0, news=True)
     judges.retire("a")
     assert judges.of("a").learnt == 0
+
+
+@pytest.fixture
+def two_processors(tmp_path, books):
+    """Judges of two processors that share a directory, and the clock that both look at."""
+    from kat_otel.processor.state import StateStore
+
+    clock = [0.0]
+
+    def make() -> Judges:
+        memory = Memory(
+            StateStore(tmp_path), lambda judge: str(judge.learnt).encode(), restore, 0.0
+        )
+        return Judges(Counting, books, memory, clock=lambda: clock[0])
+
+    return make(), make(), clock
+
+
+def judge(judges: Judges, clock: list[float], learnt: int) -> None:
+    judges.of("a").learnt += learnt
+    judges.judged("a", clock[0], news=True)
+
+
+def test_an_instance_that_comes_back_brings_what_was_learnt_elsewhere(two_processors):
+    here, there, clock = two_processors
+    judge(here, clock, 1)
+    judge(there, clock, 10)
+    clock[0] += 60.0
+    judge(here, clock, 100)
+    assert here.of("a").learnt == 111
+    clock[0] += 60.0
+    assert there.of("a").learnt == 111
+
+
+def test_the_last_steps_of_an_instance_that_has_left_do_not_take_it_back(two_processors):
+    here, there, clock = two_processors
+    judge(here, clock, 1)
+    judge(there, clock, 10)
+    clock[0] += 0.1
+    judge(here, clock, 1)  # had waited for a rank
+    judge(there, clock, 10)
+    clock[0] += 60.0
+    assert here.of("a").learnt == 21
