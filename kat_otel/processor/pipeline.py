@@ -86,7 +86,7 @@ class Pipeline:
         now: float = 0.0,
         telemetry: Telemetry | None = None,
         recent: Recent | None = None,
-        capture: Callable[[AssembledStep, list[Incident]], None] = lambda *_: None,
+        capture: Callable[[AssembledStep, list[Incident]], None] | None = None,
     ) -> None:
         self._config = config
         self._capture = capture
@@ -210,7 +210,8 @@ class Pipeline:
         self._recent.judged(step, report, latency)
         failed = report.abstained is not None and report.abstained.reason == _FAILED
         active = [incident for incident in report.incidents if incident.status != "resolved"]
-        self._capture(step, active)
+        if self._capture is not None:
+            self._capture(step, active)
         whole = bool(active) and self._journal.leaves_whole(active, now)
         if active or failed or self._shown(step, now):
             self._send_step(step, report, active, whole=whole)
@@ -350,14 +351,12 @@ def _nothing(receipts: list[int]) -> None:
 
 def _unjudged(step: AssembledStep, error: Exception) -> Report:
     table = step.table
-    resolution = max(resource.resolution_ns for resource in table.resources)
-    ranks = [int(rank) for rank in np.unique(table.rank)]
     return Report(
         source=Source(
             files=[],
-            ranks=ranks,
+            ranks=np.unique(table.rank).tolist(),
             world_size=None,
-            resolution_ns=resolution,
+            resolution_ns=max(resource.resolution_ns for resource in table.resources),
             clock=Clock(state="unaligned", max_offset_ns=0),
         ),
         coverage=Coverage(

@@ -105,7 +105,7 @@ class Processor:
             now=self._clock(),
             telemetry=self.telemetry,
             recent=self._recent,
-            capture=self._control.found if self._control else lambda *_: None,
+            capture=self._control.found if self._control else None,
         )
         self._reloaded: Config | None = None  # set by reload(), taken by the judging thread
         self._tell_of_work(config)
