@@ -84,8 +84,8 @@ class _Facts:
                 id=f"E{len(self.all) + 1}",
                 text=text,
                 signal=signal,
-                value=value,
-                expected=expected,
+                value=float(value),  # msgspec knows no NumPy numbers
+                expected=float(expected),
                 unit=unit,
             )
         )

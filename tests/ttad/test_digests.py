@@ -26,7 +26,7 @@ from kat_otel.spans import SpanTable
 from kat_otel.ttad import Detector
 from kat_otel.ttad.digests import DigestDetector, is_digest_step
 from kat_otel.ttad.settings import Settings
-from kat_otel.verdict import Report
+from kat_otel.verdict import Report, from_json, to_json
 
 HEALTHY = 12
 RANKS_AND_SEEDS = [(0, 500), (3, 501), (7, 502)]
@@ -83,6 +83,7 @@ def play(program: Program, fault: Injected, seed: int, *, begin: int, steps: int
 
 def check(said: list[Report], fault: Injected) -> None:
     """One incident: the injected rank and kind."""
+    said = [from_json(to_json(report)) for report in said]
     incidents = {i.id: i for report in said for i in report.incidents}
     told = [(i.kind, i.culprit.ranks) for i in incidents.values()]
     assert len(incidents) == 1, f"{fault.fault.text}; said: {told}"
