@@ -163,17 +163,9 @@ class Exporter:
             False if the exporter stops: the request stays in the log, or is dropped and counted.
         """
         with self._changed:
-            self._changed.wait_for(
-                lambda: (
-                    self._stop_at is not None
-                    or not self._queue
-                    or self._queued + len(payload.data) <= self._limit
-                )
-            )
+            self._changed.wait_for(lambda: self._stop_at is not None or self._has_room(payload))
             if self._stop_at is None:
-                self._queue.append(payload)
-                self._queued += len(payload.data)
-                self._changed.notify_all()
+                self._enqueue(payload)
                 return True
         self._leave([payload], "export stopped", f"{self._endpoint} takes less than arrives")
         return False
@@ -181,14 +173,19 @@ class Exporter:
     def try_offer(self, payload: Payload) -> bool:
         """Queues a request if there is room now; for senders who can be told to wait."""
         with self._changed:
-            if self._stop_at is not None or (
-                self._queue and self._queued + len(payload.data) > self._limit
-            ):
+            if self._stop_at is not None or not self._has_room(payload):
                 return False
-            self._queue.append(payload)
-            self._queued += len(payload.data)
-            self._changed.notify_all()
+            self._enqueue(payload)
             return True
+
+    def _has_room(self, payload: Payload) -> bool:
+        # An empty queue takes a request of any size, or one above the limit could never pass.
+        return not self._queue or self._queued + len(payload.data) <= self._limit
+
+    def _enqueue(self, payload: Payload) -> None:
+        self._queue.append(payload)
+        self._queued += len(payload.data)
+        self._changed.notify_all()
 
     def stop(self, timeout: float) -> None:
         """Sends what is queued within ``timeout`` seconds; the rest stays in the log, or is

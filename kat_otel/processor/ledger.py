@@ -17,10 +17,11 @@ class Ledger:
 
     Args:
         settle: called with the receipts that nobody claims any more, outside of any lock. Those
-            of one :meth:`release` come in one call, so that a log can forget them at once.
+            of one :meth:`release` come in one call, so that a log can forget them at once. None
+            if no log holds the batches.
     """
 
-    def __init__(self, settle: Callable[[list[int]], None]) -> None:
+    def __init__(self, settle: Callable[[list[int]], None] | None = None) -> None:
         self._settle = settle
         self._lock = threading.Lock()
         self._claims: dict[int, int] = {}
@@ -46,7 +47,7 @@ class Ledger:
                 else:
                     del self._claims[receipt]
                     settled.append(receipt)
-        if settled:
+        if settled and self._settle is not None:
             self._settle(settled)
 
     def __len__(self) -> int:

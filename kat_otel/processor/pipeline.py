@@ -92,7 +92,7 @@ class Pipeline:
         self._capture = capture
         self._telemetry = telemetry or Telemetry()
         self._recent = recent or Recent(config.debug.steps)
-        self._ledger = Ledger(_nothing) if ledger is None else ledger
+        self._ledger = Ledger() if ledger is None else ledger
         self._judges = judges
         self._sink = sink
         self._books = books
@@ -343,10 +343,6 @@ class Pipeline:
         if self._sink is not None:
             data = self._measurements.encode(self._books, time.time_ns())
             self._offer(Payload("metrics", data))
-
-
-def _nothing(receipts: list[int]) -> None:
-    """Settles batches that no log holds."""
 
 
 def _unjudged(step: AssembledStep, error: Exception) -> Report:

@@ -69,7 +69,7 @@ class Processor:
         self._clock = time.monotonic
         self._intake = Intake(config.receiver.queue_size_mib * 2**20)
         self._log = _open_log(config.wal)
-        ledger = Ledger(self._log.settle if self._log else _nothing)
+        ledger = Ledger(self._log.settle if self._log else None)
         self._exporter = (
             Exporter(
                 config.exporter,
@@ -350,10 +350,6 @@ def _open_log(config: WalConfig) -> WriteAheadLog | None:
     if config.directory is None:
         return None
     return WriteAheadLog(Path(config.directory).expanduser(), config.max_size_mib * 2**20)
-
-
-def _nothing(receipts: list[int]) -> None:
-    """Settles batches that no log holds."""
 
 
 def _judges(
