@@ -470,7 +470,8 @@ def test_detectors_take_new_thresholds_and_keep_what_they_learnt(fleet, connect)
     for step in range(3):
         judge.judge(concat(fleet.step(step)))
     learnt = len(judge.history.shapes())
-    retune(DetectorConfig(min_impact_fraction=0.5, page_occurrences=9))
+    tuned = DetectorConfig(min_impact_fraction=0.5, page_occurrences=9)
+    retune(config(None).model_copy(update={"detector": tuned}))
     assert judges.of("llama") is judge
     assert len(judge.history.shapes()) == learnt
     assert judge._settings.min_impact_fraction == 0.5
