@@ -26,6 +26,7 @@ from kat_otel.config import ExporterConfig
 from kat_otel.processor.channel import open_channel
 from kat_otel.processor.halve import halve
 from kat_otel.processor.ledger import Ledger
+from kat_otel.processor.rarely import Rarely
 from kat_otel.processor.retry_info import DETAILS_KEY, read_retry_delay
 from kat_otel.telemetry import Books, Telemetry
 
@@ -49,8 +50,6 @@ _RETRYABLE: Final = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
-
-_LOG_EVERY_S: Final = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +125,7 @@ class Exporter:
         self._channel = open_channel(config)
         self._metadata = _metadata(config)
         self._calls = {signal: self._call(signal) for signal in _METHODS}
-        self._logged: dict[tuple[str, str], float] = {}
+        self._rarely = Rarely()
         self._thread = threading.Thread(target=self._run, name="kat-exporter", daemon=True)
 
     def _call(self, signal: Signal) -> Any:
@@ -322,13 +321,7 @@ class Exporter:
         self._log(reason, f"{reason}: {len(payloads)} {payloads[0].signal} request(s): {detail}")
 
     def _log(self, topic: str, message: str) -> None:
-        # One line a topic and interval: a dead endpoint must not fill the disk with its news.
-        now = time.monotonic()
-        key = (topic, message[:40])
-        if now - self._logged.get(key, -_LOG_EVERY_S) >= _LOG_EVERY_S:
-            if len(self._logged) > 256:
-                self._logged.clear()
-            self._logged[key] = now
+        if self._rarely.unsaid((topic, message[:40])) is not None:
             logger.warning("export to %s: %s", self._endpoint, message)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from kat_otel.errors import DecodeError, LogFailedError, LogFullError
 from kat_otel.otlp import Rejected, decode_traces
 from kat_otel.processor.exporter import Signal
 from kat_otel.processor.intake import Batch, Intake
+from kat_otel.processor.rarely import Rarely
 from kat_otel.spans import SpanTable
 from kat_otel.telemetry import Books, Telemetry
 
@@ -39,7 +39,6 @@ _PASSED_ON: Final[dict[Signal, Any]] = {
     "metrics": ExportMetricsServiceRequest,
 }
 _LONGEST_MESSAGE: Final = 1_000  # gRPC's headers hold 8 KiB, and messages may quote the request
-_SAY_EVERY_S: Final = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -123,8 +122,7 @@ class Ingest:
         self._log: Log = NoLog() if log is None else log
         self._telemetry = telemetry or Telemetry(clock)
         self.log_problem = ""
-        self._said: dict[str, tuple[float, int]] = {}
-        self._said_lock = threading.Lock()
+        self._rarely = Rarely()
 
     @property
     def closing(self) -> bool:
@@ -192,14 +190,9 @@ class Ingest:
         return Answer("busy", message, retry_after=self._retry_after)
 
     def _say(self, topic: str, detail: str) -> None:
-        # One line a topic and interval: a sender's broken batches must not fill the disk.
-        now = time.monotonic()
-        with self._said_lock:
-            last, unsaid = self._said.get(topic, (-_SAY_EVERY_S, 0))
-            if now - last < _SAY_EVERY_S:
-                self._said[topic] = (last, unsaid + 1)
-                return
-            self._said[topic] = (now, 0)
+        unsaid = self._rarely.unsaid(topic)
+        if unsaid is None:
+            return
         more = f" (and {unsaid:,} more before)" if unsaid else ""
         logger.warning("%s%s: %s", topic, more, detail[:_LONGEST_MESSAGE])
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Final
 from kat_otel.errors import ConfigError, KatError, LogFailedError, LogFullError
 from kat_otel.processor.directory_lock import DirectoryLock
 from kat_otel.processor.log_store import LogStore, Record, Signal, footprint
+from kat_otel.processor.rarely import Rarely
 
 __all__ = ["Record", "WriteAheadLog"]
 
@@ -26,7 +26,6 @@ _MAX_GROUP_BYTES: Final = 64 << 20
 _MAX_GROUP_SETTLED: Final = 4_096
 _SETTLE_WAIT_S: Final = 0.5
 """How long settled records wait for a transaction that takes them along."""
-_SAY_EVERY_S: Final = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ class WriteAheadLog:
         self._settled: set[int] = set()
         self._leading = False
         self._closed = False
-        self._said = -_SAY_EVERY_S
+        self._rarely = Rarely()
         # Guards all of the above; waited on by the settler.
         self._changed = threading.Condition()
         self._settler = threading.Thread(target=self._settle_late, name="kat-wal", daemon=True)
@@ -231,9 +230,7 @@ class WriteAheadLog:
             try:
                 self._wait(entry)
             except (LogFullError, LogFailedError) as error:
-                now = time.monotonic()
-                if now - self._said >= _SAY_EVERY_S:
-                    self._said = now
+                if self._rarely.unsaid("settling") is not None:
                     logger.warning("settled records stay in the log for now: %s", error)
                 if self._closed:  # they are worked off once more at the next start
                     return
