@@ -15,6 +15,7 @@ from kat_otel.config import Config
 from kat_otel.errors import ConfigError, KatError
 from kat_otel.processor.config_file import load_config
 from kat_otel.processor.defaults import shut, taken_ports, with_defaults
+from kat_otel.processor.heap import keep_heap
 from kat_otel.processor.server import Processor
 from kat_otel.telemetry import configure_logging
 
@@ -55,6 +56,7 @@ def process(config_file: Path | None) -> None:
         configure_logging(config.telemetry.level)
         for key, reason in shut_ports.items():
             logger.warning("%s stays shut: %s; the settings can name another port", key, reason)
+        keep_heap()
         processor = Processor(config)
         signals.listen()
         processor.start()

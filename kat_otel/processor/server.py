@@ -14,6 +14,7 @@ from typing import Any, Self
 from kat_otel.config import Config, WalConfig
 from kat_otel.errors import DecodeError, KatError
 from kat_otel.otlp import Rejected, decode_traces
+from kat_otel.otlp.warm import warm
 from kat_otel.processor.control import ControlServer
 from kat_otel.processor.exporter import Exporter, Payload
 from kat_otel.processor.http_receiver import HttpReceiver
@@ -158,9 +159,7 @@ class Processor:
         logger.info("receiving OTLP on port %d, exporting to %s", self.port, where)
 
     def _listen(self) -> None:
-        # The decoder is compiled when first used, which takes a minute where nothing is kept from
-        # an earlier start: before the first sender's deadline runs, not within it.
-        decode_traces(b"")
+        warm()  # before the first sender's deadline runs, not within it
         self._ports.start()
         if self._control:
             self._control.start()
