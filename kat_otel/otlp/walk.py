@@ -86,6 +86,17 @@ def _varint(at: int, end: int) -> tuple[int, int]:
 
 
 @inline
+def _miss(misses: int, room: int, count: int, text: int, length: int, kernel: int) -> int:
+    """Notes a text that the table lacks, if there is room; returns how many there are now."""
+    if count < room:
+        record = misses + 8 * arguments.MISS_SIZE * count
+        store64(record, text)
+        store64(record + 8, length)
+        store64(record + 16, kernel)
+    return count + 1
+
+
+@inline
 def _argument(frame: int, place: int) -> int:
     return signed(load64(frame + 8 * place))
 
@@ -348,12 +359,7 @@ def walk(frame: int) -> int:
                     if text_index != MISSING:
                         relative = signed(load32(families + 4 * text_index))
                     if relative == _UNSAID:
-                        if miss_count < miss_room:
-                            record = misses + 8 * arguments.MISS_SIZE * miss_count
-                            store64(record, kernel)
-                            store64(record + 8, kernel_length)
-                            store64(record + 16, 1)
-                        miss_count += 1
+                        miss_count = _miss(misses, miss_room, miss_count, kernel, kernel_length, 1)
                     elif name_length:
                         # The span's own name says the same, or is kept beside.
                         fits = 0
@@ -372,12 +378,7 @@ def walk(frame: int) -> int:
                     name, name_length, limit, seed, slots, slot_shift, text_bytes, begins, lengths
                 )
                 if text_index == MISSING:
-                    if miss_count < miss_room:
-                        record = misses + 8 * arguments.MISS_SIZE * miss_count
-                        store64(record, name)
-                        store64(record + 8, name_length)
-                        store64(record + 16, 0)
-                    miss_count += 1
+                    miss_count = _miss(misses, miss_room, miss_count, name, name_length, 0)
             if kind == _UNSAID:
                 kind = _OTHER
                 if fitted & _CORRELATION_BIT:
@@ -390,36 +391,21 @@ def walk(frame: int) -> int:
                 )
                 store32(grids + 4 * row, index)
                 if index == MISSING:
-                    if miss_count < miss_room:
-                        record = misses + 8 * arguments.MISS_SIZE * miss_count
-                        store64(record, grid)
-                        store64(record + 8, grid_length)
-                        store64(record + 16, 0)
-                    miss_count += 1
+                    miss_count = _miss(misses, miss_room, miss_count, grid, grid_length, 0)
             if block_length:
                 index = lookup(
                     block, block_length, limit, seed, slots, slot_shift, text_bytes, begins, lengths
                 )
                 store32(blocks + 4 * row, index)
                 if index == MISSING:
-                    if miss_count < miss_room:
-                        record = misses + 8 * arguments.MISS_SIZE * miss_count
-                        store64(record, block)
-                        store64(record + 8, block_length)
-                        store64(record + 16, 0)
-                    miss_count += 1
+                    miss_count = _miss(misses, miss_room, miss_count, block, block_length, 0)
             if group_length:
                 index = lookup(
                     group, group_length, limit, seed, slots, slot_shift, text_bytes, begins, lengths
                 )
                 store32(groups + 4 * row, index)
                 if index == MISSING:
-                    if miss_count < miss_room:
-                        record = misses + 8 * arguments.MISS_SIZE * miss_count
-                        store64(record, group)
-                        store64(record + 8, group_length)
-                        store64(record + 16, 0)
-                    miss_count += 1
+                    miss_count = _miss(misses, miss_room, miss_count, group, group_length, 0)
             if bad or (last_call and miss_count > missed):
                 store64(slow + 8 * slow_count, row)
                 slow_count += 1
