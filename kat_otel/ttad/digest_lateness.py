@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from kat_otel.compiled import inline, njit
+from kat_otel.ttad import loops
+from kat_otel.ttad.loops import median, select
 
 __all__ = ["HOST", "LATE", "START", "WORST", "WORST_AT", "class_excess", "late_times"]
 
@@ -32,37 +34,39 @@ WORST_AT = 4
 _CLUSTER = 0.25
 
 
-_FEW = 48
-"""So many values are sorted in place by insertion, more by NumPy's sort."""
+@inline
+def _middle(values: Any, count: int) -> tuple[float, float, float]:
+    """Returns the three middle ones of at least two values, in order; reorders the values.
+
+    The k-th for k = (count - 2) // 2 and the two behind it: the median of all but any one of
+    the values is made of these.
+    """
+    low = (count - 2) // 2
+    first = select(values, count, low)
+    second = third = np.inf
+    for at in range(low + 1, count):
+        if values[at] < second:
+            third, second = second, values[at]
+        elif values[at] < third:
+            third = values[at]
+    return first, second, third
 
 
 @inline
-def _sort(values: Any, count: int) -> None:
-    if count > _FEW:
-        values[:count].sort()
-        return
-    for at in range(1, count):
-        value = values[at]
-        before = at - 1
-        while before >= 0 and values[before] > value:
-            values[before + 1] = values[before]
-            before -= 1
-        values[before + 1] = value
-
-
-@inline
-def _others(ordered: Any, count: int, value: float) -> float:
-    """Returns the median of ``count`` ordered values (at least two) but ``value``, one of them."""
-    low, high = (count - 2) // 2, (count - 1) // 2
+def _others(middle: tuple[float, float, float], count: int, value: float) -> float:
+    """Returns the median of ``count`` values without ``value``, which is one of them."""
+    first, second, third = middle
     # The k-th of the others is the k-th, or from the value's own place on the one behind it.
-    first = ordered[low + 1] if ordered[low] >= value else ordered[low]
-    second = ordered[high + 1] if ordered[high] >= value else ordered[high]
-    return (first + second) / 2
+    low = second if first >= value else first
+    if count % 2 == 0:
+        return low
+    return (low + (third if second >= value else second)) / 2
 
 
 @njit(
     "Tuple((float64[:,:,::1], float64[::1]))"
-    "(int64[:,:,::1], int64[:,:,::1], int64[:,:,::1], boolean[:,::1], int64[:,::1], float64)"
+    "(int64[:,:,::1], int64[:,:,::1], int64[:,:,::1], boolean[:,::1], int64[:,::1], float64)",
+    uses=(loops,),
 )
 def late_times(
     ends: Any, spent: Any, lead: Any, present: Any, group: Any, host_bound_ns: float
@@ -89,7 +93,7 @@ def late_times(
         for r in range(ranks):
             groups = max(groups, group[c, r] + 1)
     own, host = np.zeros(ranks), np.zeros(ranks)
-    ordered_own, ordered_host, waits = np.zeros(ranks), np.zeros(ranks), np.zeros(ranks)
+    some_own, some_host, waits = np.zeros(ranks), np.zeros(ranks), np.zeros(ranks)
     released, launched = np.zeros(ranks), np.zeros(ranks)
     size, place = np.zeros(groups, np.int64), np.zeros(groups, np.int64)
     least, waited = np.zeros(groups), np.zeros(groups)
@@ -110,22 +114,21 @@ def late_times(
                     host[r] = called - launched[r]
                     launched[r] = called
                     released[r] = max(released[r], float(ends[s, r, c]))
-                    ordered_own[n], ordered_host[n] = own[r], host[r]
+                    some_own[n], some_host[n] = own[r], host[r]
                     n += 1
             if n < 2:
                 continue
-            _sort(ordered_own, n)
-            _sort(ordered_host, n)
+            middle_own, middle_host = _middle(some_own, n), _middle(some_host, n)
             for r in range(ranks):
                 if not present[s, r]:
                     continue
                 if 0 <= lead[s, r, c] <= host_bound_ns:
-                    value, ordered, behind = host[r], ordered_host, True
+                    excess = host[r] - _others(middle_host, n, host[r])
+                    by_host[r] += excess
                 else:
-                    value, ordered, behind = own[r], ordered_own, False
-                excess = value - _others(ordered, n, value)
+                    excess = own[r] - _others(middle_own, n, own[r])
+                    by_host[r] = 0.0
                 lag[r] += excess
-                by_host[r] = by_host[r] + excess if behind else 0.0
             size[:] = 0
             for r in range(ranks):
                 if present[s, r] and group[c, r] >= 0:
@@ -142,10 +145,11 @@ def late_times(
                 m = size[g]
                 if m >= 2:
                     mine = waits[place[g] - m : place[g]]
-                    _sort(mine, m)
                     least[g] = mine[0]
-                    waited[g] = (mine[(m - 1) // 2] + mine[m // 2]) / 2 - mine[0]
-                    transfer[s] += mine[0] / groups
+                    for at in range(1, m):
+                        least[g] = min(least[g], mine[at])
+                    waited[g] = median(mine, m) - least[g]
+                    transfer[s] += least[g] / groups
             for r in range(ranks):
                 g = group[c, r]
                 if not present[s, r] or g < 0 or size[g] < 2:
@@ -170,7 +174,9 @@ def late_times(
     return out, transfer
 
 
-@njit("Tuple((float64[:,:,::1], float64[:,:,::1]))(float64[:,:,::1], boolean[:,::1])")
+@njit(
+    "Tuple((float64[:,:,::1], float64[:,:,::1]))(float64[:,:,::1], boolean[:,::1])", uses=(loops,)
+)
 def class_excess(time: Any, present: Any) -> Any:
     """Compares the time of each kernel class with the leave-one-out median of the peers.
 
@@ -183,19 +189,19 @@ def class_excess(time: Any, present: Any) -> Any:
     """
     steps, ranks, classes = time.shape
     excess, expected = np.zeros(time.shape), np.zeros(time.shape)
-    ordered = np.zeros(ranks)
+    some = np.zeros(ranks)
     for s in range(steps):
         for k in range(classes):
             n = 0
             for r in range(ranks):
                 if present[s, r]:
-                    ordered[n] = time[s, r, k]
+                    some[n] = time[s, r, k]
                     n += 1
             if n < 2:
                 continue
-            _sort(ordered, n)
+            middle = _middle(some, n)
             for r in range(ranks):
                 if present[s, r]:
-                    expected[s, r, k] = _others(ordered, n, time[s, r, k])
+                    expected[s, r, k] = _others(middle, n, time[s, r, k])
                     excess[s, r, k] = time[s, r, k] - expected[s, r, k]
     return excess, expected
