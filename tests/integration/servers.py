@@ -224,8 +224,7 @@ class Servers:
         server = self.start(
             name,
             [binary("otelcol-kat"), *_config_arguments(config)],
-            **self._collector_environment(name),
-            **environment,
+            **(self._collector_environment(name) | environment),
         )
         self.until(f"{name}'s health", lambda: self.collector_is_up(server))
         return server
