@@ -23,6 +23,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from kat_otel.config import ReceiverConfig
 from kat_otel.errors import DecodeError, LogFailedError, LogFullError
 from kat_otel.otlp import Rejected, decode_traces
+from kat_otel.otlp.intern import SharedStrings
 from kat_otel.processor.exporter import Signal
 from kat_otel.processor.intake import Batch, Intake
 from kat_otel.processor.rarely import Rarely
@@ -120,6 +121,10 @@ class Ingest:
         self._books = books
         self._clock = clock
         self._log: Log = NoLog() if log is None else log
+        # Requests share their texts: each is looked up, not met anew, and a step's tables are
+        # joined without another look at them.
+        self._strings = SharedStrings(config.max_strings)
+        self._max_attribute_bytes = config.max_attribute_bytes
         self._telemetry = telemetry or Telemetry(clock)
         self.log_problem = ""
         self._rarely = Rarely()
@@ -143,7 +148,7 @@ class Ingest:
         accepted = False
         watch = self._telemetry.watch("request", received)
         try:
-            table, rejected = _read(signal, data)
+            table, rejected = self._read(signal, data)
             watch.lap("decode")
             spans = 0 if table is None else len(table)
             self._books.mark("decoded spans", spans)
@@ -189,6 +194,47 @@ class Ingest:
             return Answer("closing", "shutting down", retry_after=self._retry_after)
         return Answer("busy", message, retry_after=self._retry_after)
 
+    def recover(self, signal: Signal, data: bytes, receipt: int) -> Batch:
+        """Returns a request of the log as it was queued once; no limit refuses what was taken.
+
+        Args:
+            signal: what it carries.
+            data: the request in protobuf form.
+            receipt: the log's.
+
+        Raises:
+            DecodeError: it is not understood: another version has written it.
+        """
+        table = None
+        if signal == "traces":
+            table = decode_traces(data, rejected=Rejected(), strings=self._strings.current())
+        kept = data if table is None else b""
+        return Batch(table, self._clock(), len(data), receipt, signal, kept)
+
+    def _read(self, signal: Signal, data: bytes) -> tuple[SpanTable | None, Rejected]:
+        """Returns a request's spans, None for logs and metrics, and what was wrong with others.
+
+        Raises:
+            DecodeError: it is not a request of this signal.
+        """
+        rejected = Rejected()
+        if signal == "traces":
+            table = decode_traces(
+                data,
+                rejected=rejected,
+                strings=self._strings.current(),
+                max_attribute_bytes=self._max_attribute_bytes,
+            )
+            return table, rejected
+        try:
+            # Requests are joined byte by byte on their way out: one bad one would spoil others.
+            _PASSED_ON[signal].FromString(data)
+        except ProtobufDecodeError as error:
+            raise DecodeError(
+                f"request of {len(data):,} bytes: not OTLP {signal} ({error})"
+            ) from error
+        return None, rejected
+
     def _say(self, topic: str, detail: str) -> None:
         unsaid = self._rarely.unsaid(topic)
         if unsaid is None:
@@ -200,20 +246,3 @@ class Ingest:
 def _sendable(message: str) -> str:
     """Returns a message that may quote a request's own bytes, in a form that any peer can read."""
     return message[:_LONGEST_MESSAGE].encode(errors="replace").decode()
-
-
-def _read(signal: Signal, data: bytes) -> tuple[SpanTable | None, Rejected]:
-    """Returns a request's spans, None for logs and metrics, and what was wrong with single ones.
-
-    Raises:
-        DecodeError: it is not a request of this signal.
-    """
-    rejected = Rejected()
-    if signal == "traces":
-        return decode_traces(data, rejected=rejected), rejected
-    try:
-        # Requests are joined byte by byte on their way out: one bad one would spoil others.
-        _PASSED_ON[signal].FromString(data)
-    except ProtobufDecodeError as error:
-        raise DecodeError(f"request of {len(data):,} bytes: not OTLP {signal} ({error})") from error
-    return None, rejected

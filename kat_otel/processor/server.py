@@ -13,13 +13,12 @@ from typing import Any, Self
 
 from kat_otel.config import Config, WalConfig
 from kat_otel.errors import DecodeError, KatError
-from kat_otel.otlp import Rejected, decode_traces
 from kat_otel.otlp.warm import warm
 from kat_otel.processor.control import ControlServer
 from kat_otel.processor.exporter import Exporter, Payload
 from kat_otel.processor.http_receiver import HttpReceiver
 from kat_otel.processor.ingest import Ingest
-from kat_otel.processor.intake import Batch, Intake
+from kat_otel.processor.intake import Intake
 from kat_otel.processor.judges import Judge, Judges, Memory
 from kat_otel.processor.ledger import Ledger
 from kat_otel.processor.pipeline import Pipeline
@@ -299,20 +298,17 @@ class Processor:
         for record in log.pending():
             if self._intake.closed:  # the rest waits in the log for the next start
                 break
-            table = None
-            if record.signal == "traces":
-                try:
-                    table = decode_traces(record.data, rejected=Rejected())
-                except DecodeError as error:  # it was understood once: by another version
-                    logger.warning("record %d of the log is not understood: %s", record.id, error)
-                    self.books.mark("log records not understood")
-                    log.settle([record.id])
-                    continue
-                self.books.count("recovered", len(table))
-                spans += len(table)
+            try:
+                batch = self._ingest.recover(record.signal, record.data, record.id)
+            except DecodeError as error:  # it was understood once: by another version
+                logger.warning("record %d of the log is not understood: %s", record.id, error)
+                self.books.mark("log records not understood")
+                log.settle([record.id])
+                continue
+            if batch.table is not None:
+                self.books.count("recovered", len(batch.table))
+                spans += len(batch.table)
             records += 1
-            kept = record.data if table is None else b""
-            batch = Batch(table, self._clock(), len(record.data), record.id, record.signal, kept)
             self._pipeline.take(batch, recovered=True)
         if records:
             logger.info("took %d requests with %d spans from the log", records, spans)

@@ -2,6 +2,7 @@
 
 import threading
 
+import numpy as np
 import pytest
 
 from kat_otel.config import ReceiverConfig
@@ -188,6 +189,48 @@ def test_single_bad_spans_are_told_and_the_others_taken(ingest, books, fleet, in
     assert (answer.outcome, answer.rejected) == ("taken", 1)
     assert answer.message
     assert (books.total("acknowledged"), books.total("invalid")) == (10, 1)
+
+
+def test_attributes_above_the_limit_are_refused_and_the_limit_is_no_reason_at_recovery(
+    intake, books, log, fleet
+):
+    config = ReceiverConfig(max_attribute_bytes=64)
+    ingest = Ingest(config, intake, books, lambda: 7.0, log)
+    table = fleet.rank(0, 0)
+    long = table.with_columns(name=table.name.copy())
+    long.name[0] = long.strings.add("k" * 65)
+    data = b"".join(encode_traces(long))
+    answer = ingest.submit("traces", data, "a peer")
+    assert (answer.outcome, answer.rejected) == ("taken", 1)
+    assert "64" in answer.message
+    batch = ingest.recover("traces", data, 3)
+    assert batch.table is not None
+    assert len(batch.table) == len(table)
+    assert batch.receipt == 3
+
+
+def test_requests_share_their_texts_until_there_are_too_many(books, log, fleet):
+    intake = Intake(10 * 2**20)
+    ingest = Ingest(ReceiverConfig(max_strings=1_000), intake, books, lambda: 7.0, log)
+    tables = []
+    for first in range(0, 3_000, 600):
+        table = fleet.rank(0, 0)
+        names = [table.strings.add(f"kernel {first + i}") for i in range(600)]
+        wide = table.take(np.resize(np.arange(len(table)), 600)).with_columns(
+            name=np.array(names, np.int32), span_id=np.arange(first + 1, first + 601, dtype="u8")
+        )
+        for data in encode_traces(wide):
+            assert ingest.submit("traces", data, "a peer").outcome == "taken"
+        batch = intake.take(0)
+        assert batch is not None
+        tables.append(batch.table)
+        assert [batch.table.strings[int(i)] for i in batch.table.name[:2]] == [
+            f"kernel {first}",
+            f"kernel {first + 1}",
+        ]
+    assert tables[0].strings is tables[1].strings
+    assert len({id(table.strings) for table in tables}) > 1
+    assert max(len(table.strings) for table in tables) < 3_000
 
 
 @pytest.mark.parametrize("signal", ["traces", "logs", "metrics"])
