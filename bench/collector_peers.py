@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -34,7 +33,7 @@ from pathlib import Path
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
-from whole_way import Load, Served, Sink, make_load, send, wait_for, walk
+from whole_way import Load, Served, Sink, free_port, make_load, send, wait_for, walk
 
 CACHE = Path(
     os.environ.get("KAT_CACHE")
@@ -67,7 +66,7 @@ class Collector:
     """A collector of its own, pinned to the first core."""
 
     def __init__(self, folder: Path, sink: int, processors: dict) -> None:
-        self.port, self.health = _free_port(), _free_port()
+        self.port, self.health = free_port(), free_port()
         config = {
             "receivers": {
                 "otlp": {
@@ -129,12 +128,6 @@ class Collector:
         while (now := self.cpu()) - before > 0.05:
             before = now
             time.sleep(1.0)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def through_kat(load: Load, sink: Sink) -> Measured:

@@ -40,8 +40,8 @@ def digests_of(steps: list[SpanTable]) -> list[list[bytes]]:
     ]
 
 
-def in_python(step: list[bytes]) -> list[float]:
-    """One step as a loop over its digests would judge it; returns each rank's lateness."""
+def in_python(step: list[bytes]) -> tuple[list[float], list[list[float]]]:
+    """One step as a loop over its digests would judge it: each rank's lateness, and its excess."""
     digests: list[Digest] = [decode(data) for data in step]
     late = [0.0] * len(digests)
     released = [0] * len(digests)
@@ -55,11 +55,12 @@ def in_python(step: list[bytes]) -> list[float]:
             if spent[r] - least <= 0.25 * waited:
                 late[r] += min(max(stretch - middle, 0), waited)
         released = ends
+    excess: list[list[float]] = []
     for k in range(len(digests[0].classes)):
         time_of = [int(d.time[k].sum()) for d in digests]
         middle = statistics.median(time_of)
-        late = [value + 0.0 * (mine - middle) for value, mine in zip(late, time_of, strict=True)]
-    return late
+        excess.append([mine - middle for mine in time_of])
+    return late, excess
 
 
 def best(run: Callable[[], object], rounds: int) -> float:

@@ -117,7 +117,7 @@ class Served:
     """A `kat process` of its own, pinned to the first core."""
 
     def __init__(self, folder: Path, sink: int, *, log: bool, more: dict | None = None) -> None:
-        self.port, self.health = _free_port(), _free_port()
+        self.port, self.health = free_port(), free_port()
         settings = {
             "receiver": {"endpoint": f"127.0.0.1:{self.port}"},
             "exporter": {"endpoint": f"127.0.0.1:{sink}"},
@@ -180,7 +180,7 @@ class Served:
         self.process.wait(60)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

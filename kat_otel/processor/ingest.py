@@ -159,8 +159,7 @@ class Ingest:
                 watch.lap("append")
                 if table is not None:
                     self._books.count("acknowledged", len(table))
-                kept = data if table is None else b""
-                self._intake.accept(Batch(table, received, len(data), receipt, signal, kept))
+                self._intake.accept(_batch(table, received, receipt, signal, data))
                 accepted = True
         except DecodeError as error:
             return self.invalid(str(error), peer)
@@ -208,8 +207,7 @@ class Ingest:
         table = None
         if signal == "traces":
             table = decode_traces(data, rejected=Rejected(), strings=self._strings.current())
-        kept = data if table is None else b""
-        return Batch(table, self._clock(), len(data), receipt, signal, kept)
+        return _batch(table, self._clock(), receipt, signal, data)
 
     def _read(self, signal: Signal, data: bytes) -> tuple[SpanTable | None, Rejected]:
         """Returns a request's spans, None for logs and metrics, and what was wrong with others.
@@ -241,6 +239,14 @@ class Ingest:
             return
         more = f" (and {unsaid:,} more before)" if unsaid else ""
         logger.warning("%s%s: %s", topic, more, detail[:_LONGEST_MESSAGE])
+
+
+def _batch(
+    table: SpanTable | None, received: float, receipt: int, signal: Signal, data: bytes
+) -> Batch:
+    """Returns a request as it is queued: its spans, or its bytes where they are passed on."""
+    kept = data if table is None else b""
+    return Batch(table, received, len(data), receipt, signal, kept)
 
 
 def _sendable(message: str) -> str:
