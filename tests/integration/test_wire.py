@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-
 import pytest
 import yaml
 
 from tests.integration.servers import WHOLE
 from tests.integration.traffic import Instance, Sender, span_ids
+from tests.processor.receiving import Pki
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -74,22 +72,13 @@ def test_over_grpc(servers, sink, compression):
 
 
 @pytest.fixture(scope="session")
-def certificate(tmp_path_factory):
-    """A certificate for localhost that signs itself, and its key."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl to make a certificate with: apt-get install openssl")
-    folder = tmp_path_factory.mktemp("tls")
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    files = ["-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*command.split(), *names, *files], check=True, capture_output=True)
-    return certificate, key
+def pki(tmp_path_factory):
+    return Pki(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.mark.parametrize("kind", ["otlp_grpc", "otlp_http"])
-def test_over_tls_with_a_bearer_token(servers, sink, certificate, kind, tmp_path):
-    cert, key = map(str, certificate)
+def test_over_tls_with_a_bearer_token(servers, sink, pki, kind, tmp_path):
+    cert, key = map(str, pki.server)
     tokens = tmp_path / "tokens"
     tokens.write_text("right\n")
     secured = {
@@ -102,7 +91,7 @@ def test_over_tls_with_a_bearer_token(servers, sink, certificate, kind, tmp_path
     endpoints = {"otlp_grpc": kat.endpoint, "otlp_http": f"https://{kat.http_endpoint}"}
     exporter = {
         "endpoint": endpoints[kind],
-        "tls": {"ca_file": cert},
+        "tls": {"ca_file": str(pki.ca[0])},
         "auth": {"authenticator": "bearertokenauth"},
         "sending_queue": {"enabled": False},  # so that the sender hears what kat process said
     }

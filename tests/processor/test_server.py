@@ -12,6 +12,7 @@ from kat_otel.otlp.rest import events_of
 from kat_otel.processor.retry_info import DETAILS_KEY, read_retry_delay
 from kat_otel.processor.server import Processor
 from kat_otel.spans import SpanKind
+from tests.processor.receiving import Pki
 
 
 def config(port: int | None, **sections) -> Config:
@@ -360,26 +361,12 @@ def test_a_failing_callback_is_not_passed_over(fleet, connect, judge_class):
 
 
 def test_tls_on_both_sides(fleet, backend, connect, judge_class, tmp_path):
-    import shutil
-    import subprocess
-
-    from kat_otel.config import ServerTlsConfig
-
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl to make a certificate with: apt-get install openssl")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    files = ["-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*command.split(), *names, *files], check=True, capture_output=True)
-    receiver = ReceiverConfig(
-        endpoint="127.0.0.1:0",
-        tls=ServerTlsConfig(cert_file=str(certificate), key_file=str(key)),
-    )
+    pki = Pki(tmp_path)
+    receiver = ReceiverConfig(endpoint="127.0.0.1:0", tls=pki.tls())
     with Processor(config(backend.port, receiver=receiver), judge=judge_class) as last:
         exporter = ExporterConfig(
             endpoint=f"localhost:{last.port}",
-            tls={"insecure": False, "ca_file": str(certificate)},
+            tls={"insecure": False, "ca_file": str(pki.ca[0])},
         )
         with Processor(config(None, exporter=exporter), judge=judge_class) as first:
             send(connect(first.port), fleet.rank(-1, 0))
