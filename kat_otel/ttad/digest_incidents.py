@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -294,11 +293,9 @@ def _incident(
     ranks = [r.rank for r in mine]
     begin, end = int(table.start_ns[rows].min()), int(table.end_ns[rows].max())
     step = int(table.step[rows[0]])
-    instance = table.resources[int(table.resource[rows[0]])].instance
-    key = f"{instance}|{ranks or scope}|{kind if not ranks else ''}|{step}|{begin}"
     components = candidates(kind, [family(k) for k in kernels], hosts=hosts)
     return Incident(
-        id=hashlib.blake2b(key.encode(), digest_size=6).hexdigest(),
+        id="",  # the tracker gives it
         status="open",
         first_seen=begin,
         last_seen=end,

@@ -123,7 +123,12 @@ class DigestDetector:
                 judged = Judged(table, rows, batch, measured, flags, history, self._names)
                 incidents += incidents_of(judged)
         incidents.sort(key=lambda i: -i.impact_ns)
-        touched = self._tracker.update(incidents[: self._settings.max_incidents], length)
+        touched = self._tracker.update(
+            incidents[: self._settings.max_incidents],
+            length,
+            instance=table.resources[0].instance if table.resources else "",
+            begun_ns=int(table.start_ns.min()) if len(table) else 0,
+        )
         clock = Clock(state="unaligned", max_offset_ns=0)  # only durations were compared
         return Report(
             instance=instance_of(table),

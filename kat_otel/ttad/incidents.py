@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,12 +93,9 @@ def _incident(judged: Judged, said: _Said) -> Incident:
     features = judged.features
     of_rank = {r.rank: r for r in judged.table.resources}
     mine = [of_rank[r] for r in said.ranks if r in of_rank]
-    who = str(said.ranks) if said.ranks else f"{said.scope}|{said.group}|{said.kind}"
-    instance = judged.table.resources[0].instance if judged.table.resources else ""
-    key = f"{instance}|{who}|{judged.step}|{features.origin_ns}"
     likeliest = said.components[0]
     return Incident(
-        id=hashlib.blake2b(key.encode(), digest_size=6).hexdigest(),
+        id="",  # the tracker gives it
         status="open",
         first_seen=features.origin_ns + round(float(features.begin.min())),
         last_seen=features.origin_ns + round(float(features.finish.max())),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 
@@ -14,6 +16,8 @@ __all__ = ["Life", "Tracker"]
 
 _MAX_STEPS_LISTED = 1000
 MAX_LIVE = 1000
+_OLD_NS: Final = 3_600_000_000_000
+"""A step that began up to an hour before an incident's end is old; beyond, a clock jumped."""
 
 
 @dataclass(slots=True)
@@ -38,11 +42,21 @@ class Tracker:
 
     One culprit (or one group, where no rank is to blame) is one incident, also if single
     steps show another kind: the kind that cost most in total is the incident's.
+
+    An incident's id says who, of which instance, since when it is watched, and how often it was
+    resolved before. While an instance moves, the processor that it left judges its last steps and
+    the next one the first: both open the same fault, under the same id.
+
+    Attributes:
+        born: begin of the first step that was judged, Unix ns; 0 before.
+        resolved: how often an incident was resolved, by its first id.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._live: OrderedDict[tuple[object, ...], Life] = OrderedDict()
+        self.born = 0
+        self.resolved: OrderedDict[str, int] = OrderedDict()
 
     def reload(self, settings: Settings) -> None:
         """Takes new thresholds; incidents go on."""
@@ -59,12 +73,22 @@ class Tracker:
         """Goes on with an incident that was tracked elsewhere."""
         self._live[self._key(life.incident)] = life
 
-    def update(self, seen: list[Incident], step_length_ns: float) -> list[Incident]:
+    def update(
+        self, seen: list[Incident], step_length_ns: float, *, instance: str, begun_ns: int
+    ) -> list[Incident]:
         """Takes the incidents of one step, in step order.
+
+        Args:
+            seen: what the step showed.
+            step_length_ns: how long it took.
+            instance: ``kat.instance.id``.
+            begun_ns: when it began, Unix ns. An old step, which a processor finds in its log when
+                it comes back, does not tell that an incident of later steps is over.
 
         Returns:
             The incidents that this step touched or resolved, with their whole life so far.
         """
+        self.born = self.born or begun_ns
         touched: list[Incident] = []
         keys: set[tuple[object, ...]] = set()
         for incident in seen:
@@ -72,17 +96,36 @@ class Tracker:
             if key in keys:
                 continue
             keys.add(key)
+            if key not in self._live:
+                incident.id = self._id(instance, key)
             touched.append(self._merge(key, incident, step_length_ns))
         for key in [k for k in self._live if k not in keys]:
             life = self._live[key]
+            if 0 < life.incident.last_seen - begun_ns <= _OLD_NS:
+                continue
             life.silent += 1
             if life.silent >= self._settings.resolve_after:
                 life.incident.status = "resolved"
                 touched.append(life.incident)
                 del self._live[key]
+                self._count_resolved(_digest(self._name(instance, key)))
         while len(self._live) > MAX_LIVE:
             self._live.popitem(last=False)
         return sorted(touched, key=lambda i: -i.impact_ns)
+
+    def _name(self, instance: str, key: tuple[object, ...]) -> str:
+        return f"{instance}|{'|'.join(map(str, key))}|{self.born}"
+
+    def _id(self, instance: str, key: tuple[object, ...]) -> str:
+        name = self._name(instance, key)
+        times = self.resolved.get(_digest(name), 0)
+        return _digest(f"{name}|{times}" if times else name)
+
+    def _count_resolved(self, first_id: str) -> None:
+        self.resolved[first_id] = self.resolved.get(first_id, 0) + 1
+        self.resolved.move_to_end(first_id)
+        while len(self.resolved) > MAX_LIVE:
+            self.resolved.popitem(last=False)
 
     def _key(self, incident: Incident) -> tuple[object, ...]:
         ranks = tuple(incident.culprit.ranks)
@@ -105,8 +148,8 @@ class Tracker:
                 incident if incident.kind == usual else old,
                 id=old.id,
                 status="ongoing",
-                first_seen=old.first_seen,
-                last_seen=incident.last_seen,
+                first_seen=min(old.first_seen, incident.first_seen),
+                last_seen=max(old.last_seen, incident.last_seen),
                 occurrences=occurrences,
                 steps=[*old.steps, *incident.steps][-_MAX_STEPS_LISTED:],
                 page=old.page,
@@ -125,3 +168,7 @@ class Tracker:
         ):
             now.page = True
         return now
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()

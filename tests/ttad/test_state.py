@@ -177,10 +177,10 @@ def good() -> bytes:
     [
         (b"", "not the state"),
         (b"KATSTAT", "version none"),
-        (b"KATSTAT\x02rest", "version 02, not 01"),
-        (b"KATSTAT\x01", "damaged"),
-        (b"KATSTAT\x01" + b"\x91" * 100_000, "damaged"),
-        (b"KATSTAT\x01\xdd\xff\xff\xff\xff", "damaged"),
+        (b"KATSTAT\x03rest", "version 03, not 02"),
+        (b"KATSTAT\x02", "damaged"),
+        (b"KATSTAT\x02" + b"\x91" * 100_000, "damaged"),
+        (b"KATSTAT\x02\xdd\xff\xff\xff\xff", "damaged"),
         (bytes(MAX_BYTES + 1), "more than"),
     ],
 )
