@@ -181,7 +181,7 @@ def unpack_short(values: NDArray[np.uint16]) -> Int64:
     return (wide & 2047) << (wide >> 11)
 
 
-def layout(*, records: int, classes: int, positions: int, whats: int, leads: bool) -> int:
-    """Returns how many bytes a digest of such counts has in all."""
+def layout(*, records: Any, classes: Any, positions: Any, whats: Any, leads: Any) -> Any:
+    """Returns how many bytes a digest of such counts has in all; of numbers or of int64 arrays."""
     tables = 12 * whats + 4 * classes
-    return HEADER.itemsize + tables + records * (9 if leads else 7) + 6 * classes * positions
+    return HEADER.itemsize + tables + records * (7 + 2 * leads) + 6 * classes * positions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -22,11 +23,16 @@ from kat_otel.digest.form import (
 )
 from kat_otel.errors import DecodeError
 
-__all__ = ["Header", "decode", "encode", "read_header"]
+__all__ = ["Header", "decode", "encode", "read_header", "read_headers"]
 
 _MAGIC: Final = 0x444B  # "KD"
 _SIGNED: Final = ("start_ns", "duration_ns", "gap_ns", "gap_max_ns", "sync_ns", "blocks")
 _MAX_SHIFT: Final = 30
+_OTHER_VERSION: Final = (
+    f"digest of version {{version}}, version {VERSION} is known: run workers and processor of the "
+    "same release"
+)
+_COUNTS: Final = ("records", "classes", "positions", "whats", "leads")
 
 
 def encode(digest: Digest) -> bytes:
@@ -112,33 +118,53 @@ def read_header(data: bytes) -> Header:
     Raises:
         DecodeError: no digest, an unknown version, or a length that is not the header's.
     """
-    if not _HEADER.size <= len(data) <= MAX_BYTES:
-        raise DecodeError(f"a digest has {_HEADER.size} to {MAX_BYTES} bytes, this one {len(data)}")
-    magic, *said = _HEADER.unpack_from(data)
-    if magic != _MAGIC:
-        raise DecodeError("no digest: it begins with other bytes than KD")
-    if said[0] != VERSION:
-        raise DecodeError(
-            f"digest of version {said[0]}, version {VERSION} is known: run workers and processor "
-            "of the same release"
-        )
-    header = Header._make([*said[:21], tuple(said[21:25]), tuple(said[25:29]), tuple(said[29:])])
-    size = layout(
-        records=header.records,
-        classes=header.classes,
-        positions=header.positions,
-        whats=header.whats,
-        leads=header.leads,
+    _, wrong = read_headers([data])
+    if wrong:
+        raise wrong[0]
+    _, *said = _HEADER.unpack_from(data)
+    return Header._make([*said[:21], tuple(said[21:25]), tuple(said[25:29]), tuple(said[29:])])
+
+
+def read_headers(digests: Sequence[bytes]) -> tuple[NDArray[Any], dict[int, DecodeError]]:
+    """Reads the headers of many digests at once, each checked against its digest's length.
+
+    Returns:
+        The headers, dtype HEADER ``(n,)``, and what is wrong with those that are no digest of a
+        known version, by place.
+    """
+    size = np.array([len(one) for one in digests], np.int64)
+    fits = (size >= HEADER.itemsize) & (size <= MAX_BYTES)
+    nothing = bytes(HEADER.itemsize)
+    heads = [one[: HEADER.itemsize] if len(one) >= HEADER.itemsize else nothing for one in digests]
+    found = np.frombuffer(b"".join(heads), HEADER)
+    counts = {name: found[name].astype(np.int64) for name in _COUNTS}
+    told = layout(**counts)
+    least = found["copy_bytes"].min(axis=1)
+    for name in _SIGNED:
+        least = np.minimum(least, found[name])
+    rules = (
+        (~fits, f"a digest has {HEADER.itemsize} to {MAX_BYTES} bytes, this one {{size}}"),
+        (found["magic"] != _MAGIC, "no digest: it begins with other bytes than KD"),
+        (found["version"] != VERSION, _OTHER_VERSION),
+        (
+            (counts["leads"] > 1) | (found["end_shift"] > _MAX_SHIFT),
+            "a digest whose header has numbers that no digest has",
+        ),
+        (told != size, "the header tells of {told} bytes, the digest has {size}"),
+        (
+            (counts["positions"] == 0) | (found["merged"] == 0),
+            "a digest must have one position and one collective a record at least",
+        ),
+        (least < 0, "a digest with negative times or bytes"),
     )
-    if size != len(data):
-        raise DecodeError(f"the header tells of {size} bytes, the digest has {len(data)}")
-    if header.leads > 1 or header.end_shift > _MAX_SHIFT:
-        raise DecodeError("a digest whose header has numbers that no digest has")
-    if not header.positions or not header.merged:
-        raise DecodeError("a digest must have one position and one collective a record at least")
-    if min(getattr(header, name) for name in _SIGNED) < 0 or min(header.copy_bytes) < 0:
-        raise DecodeError("a digest with negative times or bytes")
-    return header
+    wrong: dict[int, DecodeError] = {}
+    if not any(broken.any() for broken, _ in rules):
+        return found, wrong
+    for broken, text in rules:
+        for at in np.flatnonzero(broken).tolist():
+            said = {"size": size[at], "told": told[at], "version": found["version"][at]}
+            wrong.setdefault(at, DecodeError(text.format(**said)))
+    return found, wrong
 
 
 def decode(data: bytes) -> Digest:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kat_otel.digest import Digest, decode, read_header
+from kat_otel.digest import Digest, decode, read_headers
 from kat_otel.digest.form import HEADER, NO_LEAD, WHAT, unpack_short
 from kat_otel.errors import DecodeError
 from kat_otel.kernels import Semantics
@@ -72,26 +72,31 @@ def batch_of(digests: Sequence[Sequence[bytes]]) -> DigestBatch:
     return read_batch([one for step in digests for one in step], (len(digests), ranks))
 
 
-def read_batch(flat: Sequence[bytes], shape: tuple[int, int]) -> DigestBatch:
+def read_batch(
+    flat: Sequence[bytes], shape: tuple[int, int], headers: NDArray[Any] | None = None
+) -> DigestBatch:
     """Reads the digests of ``shape`` (steps, ranks), ranks side by side.
+
+    Args:
+        flat: the digests.
+        shape: steps and ranks.
+        headers: theirs, as :func:`read_headers` gives them, where they were read before.
 
     Raises:
         DecodeError: bytes that are no digest, or whose collectives differ.
     """
-    first, size = read_header(flat[0]), len(flat[0])
+    header = _checked(flat) if headers is None else headers
+    first, size = header[0], len(flat[0])
     if any(len(one) != size for one in flat):
         return _one_by_one(flat, shape)
     matrix = np.frombuffer(b"".join(flat), np.uint8).reshape(len(flat), size)
-    header = matrix[:, : HEADER.itemsize].copy().view(HEADER)[:, 0]
     at = HEADER.itemsize
     # Bytes 0 to 11 and 16 to 19 say version, counts, merging and sequence of the collectives.
-    tables = at + 12 * first.whats
-    hashes = matrix[:, tables : tables + 4 * first.classes]
+    tables = at + 12 * int(first["whats"])
+    hashes = matrix[:, tables : tables + 4 * int(first["classes"])]
     if any(bool((part != part[0]).any()) for part in (matrix[:, :12], matrix[:, 16:20], hashes)):
         return _one_by_one(flat, shape)
-    if min(int(header[name].min()) for name in ("start_ns", "duration_ns")) < 0:
-        raise DecodeError("a digest with negative times")
-    count, classes = first.records, first.classes
+    count, classes = int(first["records"]), int(first["classes"])
     whats = matrix[:, at:tables].copy().view(WHAT)
     at = tables + hashes.shape[1]
 
@@ -102,17 +107,17 @@ def read_batch(flat: Sequence[bytes], shape: tuple[int, int]) -> DigestBatch:
         at += wide
         return values
 
-    ends = column("<u4", count).astype(np.int64) << first.end_shift
+    ends = column("<u4", count).astype(np.int64) << int(first["end_shift"])
     spent = unpack_short(column("<u2", count))
     lead = np.full(spent.shape, -1, np.int64)
-    if first.leads:
+    if int(first["leads"]):
         raw = column("<u2", count)
         lead = np.where(raw == NO_LEAD, -1, unpack_short(raw))
     what = column("u1", count)
     if count and int(what.max()) >= whats.shape[1]:
         raise DecodeError("a collective of a kind that its digest does not have")
-    time = unpack_short(column("<u2", classes * first.positions))
-    time = time.reshape(len(flat), classes, first.positions).sum(axis=2)
+    time = unpack_short(column("<u2", classes * int(first["positions"])))
+    time = time.reshape(len(flat), classes, int(first["positions"])).sum(axis=2)
     steps, ranks = shape
     ends, spent, lead = (v.reshape(steps, ranks, count) for v in (ends, spent, lead))
     last = slice((steps - 1) * ranks, steps * ranks)
@@ -126,6 +131,13 @@ def read_batch(flat: Sequence[bytes], shape: tuple[int, int]) -> DigestBatch:
         time=time.reshape(steps, ranks, classes).astype(np.float64),
         header=header.reshape(shape),
     )
+
+
+def _checked(flat: Sequence[bytes]) -> NDArray[Any]:
+    headers, wrong = read_headers(flat)
+    if wrong:
+        raise wrong[min(wrong)]
+    return headers
 
 
 def _one_by_one(flat: Sequence[bytes], shape: tuple[int, int]) -> DigestBatch:

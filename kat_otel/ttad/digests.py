@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kat_otel import semconv
-from kat_otel.digest import read_header
-from kat_otel.errors import DecodeError
-from kat_otel.spans import SpanKind, SpanTable
+from kat_otel.digest import read_headers
+from kat_otel.spans import UNKNOWN, SpanKind, SpanTable
 from kat_otel.ttad.digest_batch import DigestBatch, read_batch
 from kat_otel.ttad.digest_history import DigestHistory, Flags, Measured
 from kat_otel.ttad.digest_incidents import Judged, incidents_of
@@ -27,7 +27,7 @@ from kat_otel.ttad.summary import instance_of, source_of
 from kat_otel.ttad.tracker import Tracker
 from kat_otel.verdict import Abstention, Clock, Coverage, Incident, Report, Step
 
-__all__ = ["DigestDetector", "digest_rows", "is_digest_step", "judge_many"]
+__all__ = ["DigestDetector", "is_digest_step", "judge_many"]
 
 _MAX_KINDS = 64
 _MAX_NAMES = 8_192
@@ -43,27 +43,57 @@ def judge_many(batch: DigestBatch, history: DigestHistory) -> tuple[Measured, Fl
     return measured, history.judge(batch, measured)
 
 
-def digest_rows(table: SpanTable) -> NDArray[np.int64]:
-    """Returns the rows of the worker steps that carry a digest, int64 ``(n,)``."""
-    steps = np.flatnonzero(table.kind == SpanKind.WORKER_STEP)
-    carries = [isinstance(_said(table, row), bytes) for row in steps.tolist()]
-    return steps[np.array(carries, np.bool_)]
-
-
 def is_digest_step(table: SpanTable) -> bool:
     """Returns whether the step has digests and no GPU work: then this module judges it."""
-    return not bool(table.on_gpu.any()) and len(digest_rows(table)) > 0
+    if table.on_gpu.any():
+        return False
+    steps = np.flatnonzero(table.kind == SpanKind.WORKER_STEP.value).tolist()
+    return any(isinstance(_said(table, row), bytes) for row in steps)
+
+
+def _carried(table: SpanTable) -> list[tuple[int, int, bytes]]:
+    """Returns rank, row and digest of the worker steps that carry one, by rank and row.
+
+    Of a worker step that came twice the first counts.
+    """
+    steps = np.flatnonzero(table.kind == SpanKind.WORKER_STEP.value)
+    of_rank: dict[int, tuple[int, int, bytes]] = {}
+    for rank, row in zip(table.rank[steps].tolist(), steps.tolist(), strict=True):
+        data = _said(table, row)
+        if isinstance(data, bytes) and rank not in of_rank:
+            of_rank[rank] = (rank, row, data)
+    return sorted(of_rank.values())
 
 
 def _said(table: SpanTable, row: int) -> object:
     return table.attributes.get(row, {}).get(semconv.DIGEST)
 
 
+class _Kind(NamedTuple):
+    """What digests have in common that are compared with each other, and with earlier ones."""
+
+    stage: int
+    order: int
+    records: int
+    merged: int
+    work: int  # the bucket of their thread blocks
+    ranks: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Group:
+    """Digests that can be compared: their rows of the table, their bytes and headers, by rank."""
+
+    rows: NDArray[np.int64]
+    digests: list[bytes]
+    headers: NDArray[Any]
+
+
 @dataclass(slots=True)
 class _Read:
     """The digests of a step by what can be compared, and what could not be read."""
 
-    groups: dict[tuple[object, ...], list[tuple[int, int, bytes]]]  # rank, row, digest
+    groups: dict[_Kind, _Group]
     ranks: list[int]
     kernels: int
     dropped: int
@@ -83,7 +113,7 @@ class DigestDetector:
     def __init__(self, settings: Settings | None = None, tracker: Tracker | None = None) -> None:
         self._settings = settings or Settings()
         self._tracker = Tracker(self._settings) if tracker is None else tracker
-        self._kinds: OrderedDict[tuple[object, ...], DigestHistory] = OrderedDict()
+        self._kinds: OrderedDict[_Kind, DigestHistory] = OrderedDict()
         self._names: OrderedDict[int, str] = OrderedDict()
         self._last_names = 0  # ranks say the same: it is read once
 
@@ -108,7 +138,7 @@ class DigestDetector:
         incidents: list[Incident] = []
         length, judged_kernels = 0.0, 0
         for key, group in read.groups.items() if reason is None else ():
-            batch = read_batch([one for _, _, one in group], (1, len(group)))
+            batch = read_batch(group.digests, (1, len(group.rows)), group.headers)
             history = self._history(key, batch)
             measured, flags = judge_many(_like(batch, history), history)
             length = max(length, float(measured.length[0]))
@@ -119,8 +149,7 @@ class DigestDetector:
                     "usual: until then only what stands out for that long is found"
                 )
             if flags.any[0]:
-                rows = np.array([row for _, row, _ in group])
-                judged = Judged(table, rows, batch, measured, flags, history, self._names)
+                judged = Judged(table, group.rows, batch, measured, flags, history, self._names)
                 incidents += incidents_of(judged)
         incidents.sort(key=lambda i: -i.impact_ns)
         touched = self._tracker.update(
@@ -145,7 +174,7 @@ class DigestDetector:
             abstained=reason,
         )
 
-    def _history(self, key: tuple[object, ...], batch: DigestBatch) -> DigestHistory:
+    def _history(self, key: _Kind, batch: DigestBatch) -> DigestHistory:
         history = self._kinds.get(key)
         if history is None:
             history = self._kinds[key] = DigestHistory(self._settings, batch)
@@ -155,34 +184,36 @@ class DigestDetector:
         return history
 
     def _read(self, table: SpanTable) -> _Read:
-        ranks = table.rank
-        stage = [resource.pp for resource in table.resources]
-        work: dict[tuple[object, ...], int] = {}
-        read = _Read({}, [], 0, 0, 0, [])
-        broken: list[str] = []
-        of_kind: dict[tuple[object, ...], list[tuple[int, int, bytes]]] = {}
-        for row in digest_rows(table).tolist():
-            data, rank = _said(table, row), int(ranks[row])
-            if rank in read.ranks or not isinstance(data, bytes):
-                continue  # a repeated worker step
-            try:
-                header = read_header(data)
-            except DecodeError as error:
-                broken.append(f"rank {rank}: {error}")
-                continue
-            key = (stage[int(table.resource[row])], header.order, header.records, header.merged)
-            of_kind.setdefault(key, []).append((rank, row, data))
-            work[key] = work.get(key, 0) + header.blocks
-            read.ranks.append(rank)
-            read.kernels += header.kernels
-            read.dropped += header.dropped
-            read.merged = max(read.merged, header.merged)
-        for kind, group in of_kind.items():
-            group.sort()
-            blocks = work[kind] / len(group)
+        carried = _carried(table)
+        headers, wrong = read_headers([data for _, _, data in carried])
+        broken = [f"rank {carried[at][0]}: {error}" for at, error in sorted(wrong.items())]
+        good = [at for at in range(len(carried)) if at not in wrong] if wrong else slice(None)
+        headers = headers[good]
+        carried = [one for at, one in enumerate(carried) if at not in wrong]
+        read = _Read(
+            groups={},
+            ranks=[rank for rank, _, _ in carried],
+            kernels=int(headers["kernels"].sum(dtype=np.int64)),
+            dropped=int(headers["dropped"].sum(dtype=np.int64)),
+            merged=int(headers["merged"].max(initial=0)),
+            notes=[],
+        )
+        stage = np.array([resource.pp for resource in table.resources] or [UNKNOWN], np.int64)
+        rows = np.array([row for _, row, _ in carried], np.int64)
+        kinds = np.stack(
+            [stage[table.resource[rows]], *(headers[n] for n in ("order", "records", "merged"))],
+            axis=1,
+        )
+        for kind in _distinct(kinds):
+            mine = np.flatnonzero((kinds == kind).all(axis=1))
+            blocks = float(headers["blocks"][mine].mean())
             bucket = round(4 * math.log2(blocks)) if blocks > 0 else 0
-            read.groups[*kind, bucket, tuple(rank for rank, _, _ in group)] = group
-        read.ranks.sort()
+            ranks = tuple(carried[at][0] for at in mine.tolist())
+            digests = [carried[at][2] for at in mine.tolist()]
+            pp, order, records, merged = kind
+            read.groups[_Kind(pp, order, records, merged, bucket, ranks)] = _Group(
+                rows[mine], digests, headers[mine]
+            )
         read.notes = self._notes(read, broken)
         return read
 
@@ -200,7 +231,7 @@ class DigestDetector:
                 f"the ranks ran {len(read.groups)} different sequences of collectives; they were "
                 "compared within each only"
             )
-        alone = sorted(g[0][0] for g in read.groups.values() if len(g) == 1)
+        alone = sorted(kind.ranks[0] for kind in read.groups if len(kind.ranks) == 1)
         if alone:
             notes.append(f"{len(alone)} rank(s) have no peer to be compared with: {alone[:8]}")
         return notes
@@ -239,6 +270,15 @@ class DigestDetector:
 
 
 _HEX = frozenset("0123456789abcdef")
+
+
+def _distinct(kinds: NDArray[np.int64]) -> list[list[int]]:
+    """Returns the distinct rows."""
+    if (kinds == kinds[:1]).all():
+        rows: list[list[int]] = kinds[:1].tolist()
+    else:
+        rows = np.unique(kinds, axis=0).tolist()
+    return rows
 
 
 def _like(batch: DigestBatch, history: DigestHistory) -> DigestBatch:
