@@ -220,7 +220,7 @@ def pending(total: int) -> None:
             batch = shared.with_columns(**own)
             begun = time.process_time()
             assembler.add(batch, 0.0, step)
-            assembler.ready(0.0)
+            list(assembler.ready(0.0))
             assembler.next_deadline()
             spent += time.process_time() - begun
             held, taken = held + len(batch), taken + len(batch)

@@ -174,6 +174,12 @@ class Served:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def memory(self) -> str:
+        """Returns what is in memory now: its own, and what it looks at of files (the log)."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        held = {line.split()[0]: int(line.split()[1]) >> 10 for line in lines if "kB" in line}
+        return f"{held['RssAnon:']:>6} MiB and {held['RssFile:']:>4} MiB of files"
+
     def peak_mib(self) -> float:
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return int(next(x for x in lines if x.startswith("VmHWM")).split()[1]) / 1024
@@ -280,12 +286,12 @@ def measure_pending(spans: int, args: argparse.Namespace, sink: Sink) -> None:
                 send(replace(load, requests=[first[i] for i in part]), served.port)
                 pending = served.settled()
                 cost = (served.cpu() - cpu) / max(1, pending - before) * 1e6
-                print(f"pending {pending:>10,} {cost:>6.2f} µs/span {served.peak_mib():>6.0f} MiB")
+                print(f"pending {pending:>10,} {cost:>6.2f} µs/span {served.memory()}")
             cpu = served.cpu()
             send(replace(load, requests=last), served.port)
             state = wait_for(served, load.spans)
             cost = (served.cpu() - cpu) / load.spans * 1e6
-            print(f"judged  {load.spans:>10,} {cost:>6.2f} µs/span {served.peak_mib():>6.0f} MiB")
+            print(f"judged  {load.spans:>10,} {cost:>6.2f} µs/span {served.memory()}")
             print(_fates(state))
         finally:
             served.stop()

@@ -211,7 +211,8 @@ class SpanTable:
     @property
     def nbytes(self) -> int:
         """Bytes held by the columns (strings and resources not counted)."""
-        return sum(getattr(self, name).nbytes for name in COLUMNS)
+        columns = (getattr(self, name) for name in COLUMNS)
+        return sum(c.nbytes if c.strides != (0,) else c.itemsize for c in columns)
 
     def text(self, index: int) -> str:
         """Returns the interned string ``index``."""

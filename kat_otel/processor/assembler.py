@@ -11,30 +11,28 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kat_otel import semconv
 from kat_otel.config import AssemblerConfig
 from kat_otel.otlp import link_parents
-from kat_otel.processor.ids import merge_ids
 from kat_otel.processor.merge import merge_resources
+from kat_otel.processor.pending import Ids, Pending
 from kat_otel.processor.split import StepKey, split_by_step
-from kat_otel.spans import UNKNOWN, SpanKind, SpanTable, concat
+from kat_otel.spans import UNKNOWN, SpanTable
 
 __all__ = ["Arrivals", "AssembledStep", "Assembler", "LateSpans", "StepRecord"]
 
 Ending = Literal["complete", "waited", "limit", "shutdown"]
-_Ids = NDArray[np.uint64]
 _RUNS_REMEMBERED = 16
 
 _MAX_REMEMBERED = 8_000_000
 """Span ids of judged steps that are remembered: 64 MB."""
 
-_NO_IDS: _Ids = np.empty(0, np.uint64)
+_NO_IDS: Ids = np.empty(0, np.uint64)
 
 
 def _count(record: StepRecord) -> int:
@@ -51,7 +49,7 @@ class StepRecord:
         forwarded_whole: set by the pipeline when the step left unreduced.
     """
 
-    ids: dict[int, _Ids]
+    ids: dict[int, Ids]
     forwarded_whole: bool = False
 
 
@@ -106,84 +104,6 @@ class Arrivals:
 
 
 @dataclass(slots=True)
-class _Rank:
-    ids: _Ids = field(default_factory=lambda: np.empty(0, np.uint64))
-    expected: int = -1  # -1: its worker step has not come; 0: came and said no count
-
-    @property
-    def closed(self) -> bool:
-        return 0 <= self.expected <= len(self.ids)
-
-
-@dataclass(slots=True)
-class _Pending:
-    key: StepKey
-    first_seen: float
-    run_order: int
-    last_seen: float = 0.0
-    number: int = UNKNOWN
-    group_size: int = 0
-    world_size: int = 0
-    complete_since: float = math.inf
-    tables: list[SpanTable] = field(default_factory=list[SpanTable])
-    ranks: dict[int, _Rank] = field(default_factory=dict[int, _Rank])
-    receipts: dict[int, None] = field(default_factory=dict[int, None])  # an ordered set
-    closed: int = 0  # ranks that closed the step; counted on, as there may be thousands
-    spans: int = 0
-    size: int = 0
-
-    def add(self, table: SpanTable, rank: int, now: float) -> int:
-        """Adds spans of one rank and returns how many of them had come before."""
-        progress = self.ranks.setdefault(rank, _Rank())
-        repeated = 0
-        merged, unique = merge_ids(progress.ids, np.sort(table.span_id))
-        if not unique:
-            ids, first = np.unique(table.span_id, return_index=True)
-            new = first[~np.isin(ids, progress.ids, assume_unique=True)]
-            repeated = len(table) - len(new)
-            table = table.take(np.sort(new))
-        if len(table) == 0:
-            return repeated
-        was_closed = progress.closed
-        progress.ids = merged
-        self._read_worker_step(table, progress)
-        self.closed += progress.closed - was_closed
-        used: list[int] = np.flatnonzero(np.bincount(table.resource)).tolist()
-        self.world_size = max(self.world_size, *(table.resources[i].world_size for i in used))
-        self.tables.append(table)
-        self.last_seen = now
-        self.spans += len(table)
-        self.size += table.nbytes
-        if self.complete and self.complete_since == math.inf:
-            self.complete_since = now
-        return repeated
-
-    def _read_worker_step(self, table: SpanTable, progress: _Rank) -> None:
-        for row in np.flatnonzero(table.kind == SpanKind.WORKER_STEP.value).tolist():
-            said = table.attributes.get(row, {})
-            count, group = said.get(semconv.SPAN_COUNT), said.get(semconv.GROUP_SIZE)
-            progress.expected = max(progress.expected, count if type(count) is int else 0)
-            if type(group) is int:
-                self.group_size = max(self.group_size, group)
-
-    @property
-    def wanted(self) -> int:
-        """Ranks that must close the step; 0 if nobody said."""
-        return self.group_size or self.world_size
-
-    @property
-    def complete(self) -> bool:
-        return 0 < self.wanted <= self.closed
-
-    def missing_ranks(self) -> tuple[int, ...]:
-        """Ranks that came and did not close, and those of the world that never came."""
-        open_ranks = {rank for rank, progress in self.ranks.items() if not progress.closed}
-        if self.wanted == self.world_size and self.wanted < 100_000:
-            open_ranks |= set(range(self.wanted)) - set(self.ranks)
-        return tuple(sorted(open_ranks))
-
-
-@dataclass(slots=True)
 class _Run:
     """One life of an instance: a restart has another nonce and counts its steps anew."""
 
@@ -193,14 +113,14 @@ class _Run:
 
 @dataclass(slots=True)
 class _Instance:
-    pending: dict[StepKey, _Pending] = field(default_factory=dict[StepKey, _Pending])
+    pending: dict[StepKey, Pending] = field(default_factory=dict[StepKey, Pending])
     records: OrderedDict[StepKey, StepRecord] = field(
         default_factory=OrderedDict[StepKey, StepRecord]
     )
     runs: OrderedDict[int, _Run] = field(default_factory=OrderedDict[int, _Run])
     runs_seen: int = 0
-    queue: list[tuple[int, int, float, int, _Pending]] = field(
-        default_factory=list[tuple[int, int, float, int, "_Pending"]]
+    queue: list[tuple[int, int, float, int, Pending]] = field(
+        default_factory=list[tuple[int, int, float, int, Pending]]
     )
     """The pending steps as a heap: the one that must be judged before all others is the first."""
     deadline: float = math.inf
@@ -214,7 +134,7 @@ class _Instance:
                 self.runs.popitem(last=False)
         return run
 
-    def put(self, pending: _Pending, count: int) -> None:
+    def put(self, pending: Pending, count: int) -> None:
         """Takes up a pending step; of equal ones the first that came goes first."""
         entry = (pending.run_order, pending.number, pending.first_seen, count, pending)
         heapq.heappush(self.queue, entry)
@@ -224,7 +144,7 @@ class _Instance:
         self.queue = [(p.run_order, p.number, p.first_seen, n, p) for *_, n, p in self.queue]
         heapq.heapify(self.queue)
 
-    def next(self) -> _Pending:
+    def next(self) -> Pending:
         """Returns the pending step that must be judged before all others."""
         return self.queue[0][-1]
 
@@ -287,7 +207,7 @@ class Assembler:
             arrivals.late.append(LateSpans(key.instance, spans, forwarded_whole=True))
             return
         if pending is None:
-            pending = instance.pending[key] = _Pending(key, now, run.order, number)
+            pending = instance.pending[key] = Pending(key, now, run.order, number)
             self._steps += 1
             self._count += 1
             instance.put(pending, self._count)
@@ -331,14 +251,16 @@ class Assembler:
         """Returns steps, spans and bytes under assembly, and instances; from any thread."""
         return self._steps, self._spans, self._size, len(self._instances)
 
-    def ready(self, now: float) -> list[AssembledStep]:
-        """Returns the steps to judge now, in order within each instance."""
-        steps, self._forced = self._forced, []
+    def ready(self, now: float) -> Iterator[AssembledStep]:
+        """Yields the steps to judge now, in order within each instance.
+
+        One at a time: put together, a step takes its memory twice.
+        """
+        yield from self._take_forced()
         while (instance := self._soonest()) is not None and instance.deadline <= now:
             while instance.pending and instance.deadline <= now:
                 pending = instance.next()
-                steps.append(self._close(pending, "complete" if pending.complete else "waited"))
-        return steps
+                yield self._close(pending, "complete" if pending.complete else "waited")
 
     def next_deadline(self) -> float:
         """Returns when :meth:`ready` has something without anything arriving; infinity if never."""
@@ -347,16 +269,19 @@ class Assembler:
         soonest = self._soonest()
         return math.inf if soonest is None else soonest.deadline
 
-    def flush(self) -> list[AssembledStep]:
-        """Returns everything under assembly, at shutdown."""
-        steps, self._forced = self._forced, []
+    def flush(self) -> Iterator[AssembledStep]:
+        """Yields everything under assembly, at shutdown."""
+        yield from self._take_forced()
         for instance in self._instances.values():
             while instance.pending:
                 pending = instance.next()
-                steps.append(self._close(pending, "complete" if pending.complete else "shutdown"))
+                yield self._close(pending, "complete" if pending.complete else "shutdown")
+
+    def _take_forced(self) -> list[AssembledStep]:
+        steps, self._forced = self._forced, []
         return steps
 
-    def _deadline(self, instance: _Instance, pending: _Pending) -> float:
+    def _deadline(self, instance: _Instance, pending: Pending) -> float:
         last = pending.first_seen + self._config.decision_wait
         judged = instance.run(pending.key).judged
         in_turn = pending.number <= judged + 1 and judged != UNKNOWN
@@ -401,7 +326,7 @@ class Assembler:
     def _forget(self, record: StepRecord) -> None:
         self._remembered -= _count(record)
 
-    def _close(self, pending: _Pending, ending: Ending) -> AssembledStep:
+    def _close(self, pending: Pending, ending: Ending) -> AssembledStep:
         instance = self._instances[pending.key.instance]
         del instance.pending[pending.key]
         heapq.heappop(instance.queue)  # it is always the first that is closed
@@ -419,7 +344,7 @@ class Assembler:
         return AssembledStep(
             instance=pending.key.instance,
             step=pending.number,
-            table=link_parents(merge_resources(concat(pending.tables))),
+            table=link_parents(merge_resources(pending.table())),
             ending=ending,
             missing_ranks=() if pending.complete else pending.missing_ranks(),
             missing_count=pending.wanted - pending.closed if pending.wanted else UNKNOWN,

@@ -28,7 +28,7 @@ def steps_of(ready) -> list[tuple[int, str]]:
 def test_a_step_is_ready_when_every_rank_has_closed_it(assembler, fleet):
     *first, last = fleet.step(0)
     add(assembler, 0.0, *first)
-    assert assembler.ready(0.0) == []
+    assert list(assembler.ready(0.0)) == []
     assert assembler.next_deadline() == WAIT
     add(assembler, 1.0, last)
     (step,) = assembler.ready(1.0)
@@ -47,7 +47,7 @@ def test_a_rank_has_not_closed_before_all_its_spans_are_here(assembler, fleet):
     *others, last = fleet.step(0)
     worker_step = last.kind == SpanKind.WORKER_STEP
     add(assembler, 0.0, *others, last.take(worker_step))
-    assert assembler.ready(0.0) == []
+    assert list(assembler.ready(0.0)) == []
     add(assembler, 0.0, last.take(~worker_step))
     (step,) = assembler.ready(0.0)
     # Parents are linked across the batches.
@@ -60,7 +60,7 @@ def test_repeated_spans_are_counted_and_close_nothing(assembler, fleet):
     part = last.take(np.arange(6))  # the worker step and the launches
     arrivals = add(assembler, 0.0, *others, part, part, concat([part, part]))
     assert [a.repeated for a in arrivals] == [0, 0, 0, 0, 6, 12]
-    assert assembler.ready(0.0) == []
+    assert list(assembler.ready(0.0)) == []
     add(assembler, 0.0, last)
     (step,) = assembler.ready(0.0)
     assert len(step.table) == len(np.unique(step.table.span_id)) == 44
@@ -69,7 +69,7 @@ def test_repeated_spans_are_counted_and_close_nothing(assembler, fleet):
 def test_a_missing_rank_is_waited_for_and_then_named(assembler, fleet):
     tables = fleet.step(0)
     add(assembler, 0.0, tables[0], tables[1], tables[3])
-    assert assembler.ready(WAIT - 0.001) == []
+    assert list(assembler.ready(WAIT - 0.001)) == []
     (step,) = assembler.ready(WAIT)
     assert (step.ending, step.missing_ranks, step.missing_count) == ("waited", (2,), 1)
 
@@ -103,13 +103,13 @@ def test_late_spans_are_told_apart_from_repeated_ones(assembler, fleet):
     assert [len(late.table) for late in first.late] == [11]
     assert first.late[0].forwarded_whole
     assert (first.repeated, second.repeated, third.repeated) == (0, 11, 11)
-    assert assembler.ready(math.inf) == []
+    assert list(assembler.ready(math.inf)) == []
 
 
 def test_steps_are_judged_in_order_though_a_later_one_is_complete_first(assembler, fleet):
     early, late = fleet.step(3), fleet.step(4)
     add(assembler, 0.0, early[0], *late)
-    assert assembler.ready(0.4) == []
+    assert list(assembler.ready(0.4)) == []
     add(assembler, 0.4, *early[1:])
     assert steps_of(assembler.ready(0.4 + ORDER)) == [(3, "complete"), (4, "complete")]
 
@@ -118,7 +118,7 @@ def test_a_complete_step_waits_a_little_for_one_that_nobody_has_seen_yet(assembl
     add(assembler, 0.0, *fleet.step(1))
     assert steps_of(assembler.ready(ORDER)) == [(1, "complete")]
     add(assembler, 1.0, *fleet.step(3))
-    assert assembler.ready(1.0) == []
+    assert list(assembler.ready(1.0)) == []
     assert assembler.next_deadline() == 1.0 + ORDER
     add(assembler, 1.2, *fleet.step(2))
     assert steps_of(assembler.ready(1.2)) == [(2, "complete"), (3, "complete")]
@@ -126,15 +126,15 @@ def test_a_complete_step_waits_a_little_for_one_that_nobody_has_seen_yet(assembl
 
 def test_a_step_whose_turn_has_passed_is_late(assembler, fleet):
     add(assembler, 0.0, *fleet.step(5))
-    assembler.ready(ORDER)
+    list(assembler.ready(ORDER))
     (arrivals,) = add(assembler, 1.0, fleet.rank(0, 4))
     assert len(arrivals.late) == 1
-    assert assembler.ready(math.inf) == []
+    assert list(assembler.ready(math.inf)) == []
 
 
 def test_a_restarted_instance_counts_its_steps_anew(assembler, fleet, make_fleet):
     add(assembler, 0.0, *fleet.step(100))
-    assembler.ready(ORDER)
+    list(assembler.ready(ORDER))
     restarted = make_fleet()
     restarted.nonce += 1
     add(assembler, 1.0, *restarted.step(0))
@@ -153,7 +153,7 @@ def test_instances_do_not_wait_for_each_other(assembler, fleet, make_fleet):
 def test_beyond_a_limit_the_oldest_step_is_judged_as_it_is(limits, fleet):
     assembler = Assembler(AssemblerConfig(decision_wait=WAIT, **limits))
     step = 0
-    while not (ready := assembler.ready(0.0)):
+    while not (ready := list(assembler.ready(0.0))):
         add(assembler, 0.0, fleet.rank(0, step))
         step += 1
         assert step < 2_000

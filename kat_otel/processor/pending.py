@@ -1,0 +1,134 @@
+"""A step under assembly: what came of each rank, and whether that is all of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kat_otel import semconv
+from kat_otel.processor.ids import merge_ids
+from kat_otel.processor.split import StepKey
+from kat_otel.spans import COLUMNS, UNKNOWN, SpanKind, SpanTable, concat
+
+__all__ = ["Ids", "Pending"]
+
+Ids = NDArray[np.uint64]
+
+
+@dataclass(slots=True)
+class Progress:
+    """What came of one rank."""
+
+    ids: Ids = field(default_factory=lambda: np.empty(0, np.uint64))
+    expected: int = -1  # -1: its worker step has not come; 0: came and said no count
+
+    @property
+    def closed(self) -> bool:
+        """Whether its worker step is here, and all the spans that it tells of."""
+        return 0 <= self.expected <= len(self.ids)
+
+
+@dataclass(slots=True)
+class Pending:
+    """A step under assembly."""
+
+    key: StepKey
+    first_seen: float
+    run_order: int
+    last_seen: float = 0.0
+    number: int = UNKNOWN
+    group_size: int = 0
+    world_size: int = 0
+    complete_since: float = math.inf
+    tables: list[SpanTable] = field(default_factory=list[SpanTable])
+    ranks: dict[int, Progress] = field(default_factory=dict[int, Progress])
+    receipts: dict[int, None] = field(default_factory=dict[int, None])  # an ordered set
+    closed: int = 0  # ranks that closed the step; counted on, as there may be thousands
+    spans: int = 0
+    size: int = 0
+
+    def add(self, table: SpanTable, rank: int, now: float) -> int:
+        """Adds spans of one rank and returns how many of them had come before."""
+        progress = self.ranks.setdefault(rank, Progress())
+        repeated = 0
+        merged, unique = merge_ids(progress.ids, np.sort(table.span_id))
+        if not unique:
+            ids, first = np.unique(table.span_id, return_index=True)
+            new = first[~np.isin(ids, progress.ids, assume_unique=True)]
+            repeated = len(table) - len(new)
+            table = table.take(np.sort(new))
+        if len(table) == 0:
+            return repeated
+        was_closed = progress.closed
+        progress.ids = merged
+        self._read_worker_step(table, progress)
+        self.closed += progress.closed - was_closed
+        used: list[int] = np.flatnonzero(np.bincount(table.resource)).tolist()
+        self.world_size = max(self.world_size, *(table.resources[i].world_size for i in used))
+        table = _folded(table)
+        self.tables.append(table)
+        self.last_seen = now
+        self.spans += len(table)
+        self.size += table.nbytes
+        if self.complete and self.complete_since == math.inf:
+            self.complete_since = now
+        return repeated
+
+    def _read_worker_step(self, table: SpanTable, progress: Progress) -> None:
+        for row in np.flatnonzero(table.kind == SpanKind.WORKER_STEP.value).tolist():
+            said = table.attributes.get(row, {})
+            count, group = said.get(semconv.SPAN_COUNT), said.get(semconv.GROUP_SIZE)
+            progress.expected = max(progress.expected, count if type(count) is int else 0)
+            if type(group) is int:
+                self.group_size = max(self.group_size, group)
+
+    @property
+    def wanted(self) -> int:
+        """Ranks that must close the step; 0 if nobody said."""
+        return self.group_size or self.world_size
+
+    @property
+    def complete(self) -> bool:
+        """Whether every rank has closed the step."""
+        return 0 < self.wanted <= self.closed
+
+    def missing_ranks(self) -> tuple[int, ...]:
+        """Ranks that came and did not close, and those of the world that never came."""
+        open_ranks = {rank for rank, progress in self.ranks.items() if not progress.closed}
+        if self.wanted == self.world_size and self.wanted < 100_000:
+            open_ranks |= set(range(self.wanted)) - set(self.ranks)
+        return tuple(sorted(open_ranks))
+
+    def table(self) -> SpanTable:
+        """Returns all its spans in one table; resources are those of the batches."""
+        whole = concat(self.tables)
+        if len(self.tables) > 1:
+            return whole
+        return whole.with_columns(**{name: getattr(whole, name) for name in COLUMNS})
+
+
+def _folded(table: SpanTable) -> SpanTable:
+    """Returns the table with columns of one value kept as that value alone, in its own memory.
+
+    A rank's spans of a step share trace, step, resource, and much else.
+    Many may wait for a rank that does not come, and the batch that they came in, whose memory
+    they would hold, is larger.
+    """
+    columns: dict[str, NDArray[Any]] = {}
+    for name in COLUMNS:
+        values: NDArray[Any] = getattr(table, name)
+        first, count = values[0], len(values)
+        if (
+            count > 1
+            and first == values[-1]
+            and first == values[count // 2]
+            and bool((values == first).all())
+        ):
+            columns[name] = np.broadcast_to(values[:1].copy(), values.shape)
+        elif values.base is not None:
+            columns[name] = values.copy()
+    return replace(table, **columns)
