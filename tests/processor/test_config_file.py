@@ -1,12 +1,15 @@
 """The configuration file: the collector's style, and errors that say the line."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kat_otel.config import Config
 from kat_otel.errors import ConfigError
 from kat_otel.processor.config_file import load_config, parse_config
+from kat_otel.processor.defaults import CONVENTIONAL_PORTS, with_defaults
 
 EXAMPLE = Path(__file__).parents[2] / "collector-config" / "kat-process.yaml"
 
@@ -23,10 +26,7 @@ def every_key(model: object, prefix: str = "") -> set[str]:
 
 
 def test_the_example_says_every_setting_with_its_default():
-    import yaml
-
     assert load_config(EXAMPLE, environment={}) == Config()
-    document = yaml.safe_load(EXAMPLE.read_text())
 
     def said(tree: dict, prefix: str = "") -> set[str]:
         keys = {prefix + key for key in tree}
@@ -35,7 +35,26 @@ def test_the_example_says_every_setting_with_its_default():
                 keys |= said(value, f"{prefix}{key}.")
         return keys
 
-    assert said(document) == every_key(Config())
+    whole = re.sub(r"^( +)# (\w+: )", r"\1\2", EXAMPLE.read_text(), flags=re.MULTILINE)
+    assert said(yaml.safe_load(whole)) == every_key(Config())
+
+
+def test_the_example_copied_whole_is_what_kat_process_does_without_a_file():
+    """A null where `kat process` fills something in would shut a port, or keep no log."""
+    home = {"XDG_STATE_HOME": "/state"}
+    mine, filled = with_defaults(load_config(EXAMPLE, environment={}), home)
+    bare, all_filled = with_defaults(Config(), home)
+    assert (mine, filled) == (bare, all_filled)
+    text = EXAMPLE.read_text()
+    for endpoint in CONVENTIONAL_PORTS.values():
+        assert f"# endpoint: {endpoint} #" in text
+
+
+def test_the_example_made_secure_is_secure_on_every_way_in():
+    text = EXAMPLE.read_text().replace("  auth: null # {token", "  auth: {token: abc} # {token", 1)
+    config, _ = with_defaults(parse_config(text, "kat.yaml", {}), {"XDG_STATE_HOME": "/state"})
+    assert config.receiver.auth is not None
+    assert config.receiver.http.auth == config.control.auth == config.receiver.auth
 
 
 def test_durations_and_variables_are_written_as_in_the_collector():
