@@ -33,7 +33,7 @@ from pathlib import Path
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
-from whole_way import Load, Served, Sink, free_port, make_load, send, wait_for, walk
+from whole_way import Load, Served, Sink, free_port, make_load, send, touch_memory, wait_for, walk
 
 CACHE = Path(
     os.environ.get("KAT_CACHE")
@@ -66,6 +66,7 @@ class Collector:
     """A collector of its own, pinned to the first core."""
 
     def __init__(self, folder: Path, sink: int, processors: dict) -> None:
+        touch_memory()  # as for its peer
         self.port, self.health = free_port(), free_port()
         config = {
             "receivers": {

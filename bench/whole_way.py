@@ -32,6 +32,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from prometheus_client.parser import text_string_to_metric_families
 
 from kat_otel.identity import trace_ids
 from kat_otel.lmdia.decode import LLAMA_70B, decode_program, workers
@@ -334,9 +335,9 @@ def measure_verdicts(ranks: int, args: argparse.Namespace, sink: Sink) -> None:
 
 def _within(page: str, share: float) -> str:
     """Returns the bound of the histogram's bucket that so many verdicts are below."""
-    name = "kat_processor_verdict_latency_seconds_bucket{le="
-    buckets = [line for line in page.splitlines() if line.startswith(name)]
-    counts = {line.split('"')[1]: float(line.rsplit(" ", 1)[1]) for line in buckets}
+    name = "kat_processor_verdict_latency_seconds_bucket"
+    samples = (s for family in text_string_to_metric_families(page) for s in family.samples)
+    counts = {sample.labels["le"]: sample.value for sample in samples if sample.name == name}
     return next(le for le, count in counts.items() if count >= share * counts["+Inf"])
 
 

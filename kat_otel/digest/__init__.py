@@ -6,7 +6,7 @@ standard library only: workers import this.
 
 from kat_otel.digest.form import MAX_BYTES, VERSION, Digest, class_hash
 from kat_otel.digest.make import digest_of, names_text, with_digests
-from kat_otel.digest.wire import decode, encode, read_header, read_headers
+from kat_otel.digest.wire import decode, decode_checked, encode, read_headers
 
 __all__ = [
     "MAX_BYTES",
@@ -14,10 +14,10 @@ __all__ = [
     "Digest",
     "class_hash",
     "decode",
+    "decode_checked",
     "digest_of",
     "encode",
     "names_text",
-    "read_header",
     "read_headers",
     "with_digests",
 ]

@@ -23,7 +23,7 @@ from kat_otel.digest.form import (
 )
 from kat_otel.errors import DecodeError
 
-__all__ = ["Header", "decode", "encode", "read_header", "read_headers"]
+__all__ = ["decode", "decode_checked", "encode", "read_headers"]
 
 _MAGIC: Final = 0x444B  # "KD"
 _SIGNED: Final = ("start_ns", "duration_ns", "gap_ns", "gap_max_ns", "sync_ns", "blocks")
@@ -80,7 +80,7 @@ def encode(digest: Digest) -> bytes:
     return b"".join(part.tobytes() for part in parts)
 
 
-class Header(NamedTuple):
+class _Header(NamedTuple):
     """The header's fields that say what kind of step a digest is of, and where its parts lie."""
 
     version: int
@@ -110,19 +110,6 @@ class Header(NamedTuple):
 
 
 _HEADER = struct.Struct("<HBBBBBBHHHHIqqIIIIqqqq4I4q4H")
-
-
-def read_header(data: bytes) -> Header:
-    """Returns the header of a digest, checked against its length.
-
-    Raises:
-        DecodeError: no digest, an unknown version, or a length that is not the header's.
-    """
-    _, wrong = read_headers([data])
-    if wrong:
-        raise wrong[0]
-    _, *said = _HEADER.unpack_from(data)
-    return Header._make([*said[:21], tuple(said[21:25]), tuple(said[25:29]), tuple(said[29:])])
 
 
 def read_headers(digests: Sequence[bytes]) -> tuple[NDArray[Any], dict[int, DecodeError]]:
@@ -173,7 +160,20 @@ def decode(data: bytes) -> Digest:
     Raises:
         DecodeError: the bytes are no digest of a known version, or contradict themselves.
     """
-    header = read_header(data)
+    _, wrong = read_headers([data])
+    if wrong:
+        raise wrong[0]
+    return decode_checked(data)
+
+
+def decode_checked(data: bytes) -> Digest:
+    """Reads a digest in whose header :func:`read_headers` found nothing wrong.
+
+    Raises:
+        DecodeError: the bytes contradict themselves.
+    """
+    _, *said = _HEADER.unpack_from(data)
+    header = _Header._make([*said[:21], tuple(said[21:25]), tuple(said[25:29]), tuple(said[29:])])
     at = HEADER.itemsize
 
     def column(dtype: Any, count: int) -> NDArray[Any]:

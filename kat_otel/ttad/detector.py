@@ -105,12 +105,7 @@ class Detector:
         incidents: list[Incident] = []
         if reason is None and alignment.total:
             incidents = self._incidents(table, step, alignment, measured)
-        touched = self.tracker.update(
-            incidents,
-            measured.longest_ns,
-            instance=table.resources[0].instance if table.resources else "",
-            begun_ns=int(table.start_ns.min()) if len(table) else 0,
-        )
+        touched = self.tracker.update(incidents, measured.longest_ns, table)
         return Report(
             instance=instance_of(table),
             source=source_of(table, clock),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kat_otel.digest import Digest, decode, read_headers
+from kat_otel.digest import Digest, decode_checked, read_headers
 from kat_otel.digest.form import HEADER, NO_LEAD, WHAT, unpack_short
 from kat_otel.errors import DecodeError
 from kat_otel.kernels import Semantics
@@ -88,14 +88,14 @@ def read_batch(
     header = _checked(flat) if headers is None else headers
     first, size = header[0], len(flat[0])
     if any(len(one) != size for one in flat):
-        return _one_by_one(flat, shape)
+        return _one_by_one(flat, shape, header)
     matrix = np.frombuffer(b"".join(flat), np.uint8).reshape(len(flat), size)
     at = HEADER.itemsize
     # Bytes 0 to 11 and 16 to 19 say version, counts, merging and sequence of the collectives.
     tables = at + 12 * int(first["whats"])
     hashes = matrix[:, tables : tables + 4 * int(first["classes"])]
     if any(bool((part != part[0]).any()) for part in (matrix[:, :12], matrix[:, 16:20], hashes)):
-        return _one_by_one(flat, shape)
+        return _one_by_one(flat, shape, header)
     count, classes = int(first["records"]), int(first["classes"])
     whats = matrix[:, at:tables].copy().view(WHAT)
     at = tables + hashes.shape[1]
@@ -140,9 +140,9 @@ def _checked(flat: Sequence[bytes]) -> NDArray[Any]:
     return headers
 
 
-def _one_by_one(flat: Sequence[bytes], shape: tuple[int, int]) -> DigestBatch:
+def _one_by_one(flat: Sequence[bytes], shape: tuple[int, int], header: NDArray[Any]) -> DigestBatch:
     """Decodes digests of the same collectives whose classes differ, class by class aligned."""
-    read = [decode(one) for one in flat]
+    read = [decode_checked(one) for one in flat]
     orders = {(d.order, len(d.ends), d.merged) for d in read}
     if len(orders) > 1:
         raise DecodeError(f"digests of {len(orders)} different sequences of collectives in one")
@@ -150,7 +150,6 @@ def _one_by_one(flat: Sequence[bytes], shape: tuple[int, int]) -> DigestBatch:
     time = np.zeros((len(read), len(classes)))
     for row, digest in enumerate(read):
         time[row, np.searchsorted(classes, digest.classes)] = digest.time.sum(axis=1)
-    header = np.array([np.frombuffer(one, HEADER, 1)[0] for one in flat], HEADER)
     steps, ranks = shape
 
     def dense(values: list[Int64]) -> Int64:

@@ -52,17 +52,11 @@ def is_digest_step(table: SpanTable) -> bool:
 
 
 def _carried(table: SpanTable) -> list[tuple[int, int, bytes]]:
-    """Returns rank, row and digest of the worker steps that carry one, by rank and row.
-
-    Of a worker step that came twice the first counts.
-    """
+    """Returns rank, row and digest of the worker steps that carry one, by rank and row."""
     steps = np.flatnonzero(table.kind == SpanKind.WORKER_STEP.value)
-    of_rank: dict[int, tuple[int, int, bytes]] = {}
-    for rank, row in zip(table.rank[steps].tolist(), steps.tolist(), strict=True):
-        data = _said(table, row)
-        if isinstance(data, bytes) and rank not in of_rank:
-            of_rank[rank] = (rank, row, data)
-    return sorted(of_rank.values())
+    rows = zip(table.rank[steps].tolist(), steps.tolist(), strict=True)
+    said = ((rank, row, _said(table, row)) for rank, row in rows)
+    return sorted((rank, row, data) for rank, row, data in said if isinstance(data, bytes))
 
 
 def _said(table: SpanTable, row: int) -> object:
@@ -152,12 +146,7 @@ class DigestDetector:
                 judged = Judged(table, group.rows, batch, measured, flags, history, self._names)
                 incidents += incidents_of(judged)
         incidents.sort(key=lambda i: -i.impact_ns)
-        touched = self._tracker.update(
-            incidents[: self._settings.max_incidents],
-            length,
-            instance=table.resources[0].instance if table.resources else "",
-            begun_ns=int(table.start_ns.min()) if len(table) else 0,
-        )
+        touched = self._tracker.update(incidents[: self._settings.max_incidents], length, table)
         clock = Clock(state="unaligned", max_offset_ns=0)  # only durations were compared
         return Report(
             instance=instance_of(table),
@@ -187,12 +176,15 @@ class DigestDetector:
         carried = _carried(table)
         headers, wrong = read_headers([data for _, _, data in carried])
         broken = [f"rank {carried[at][0]}: {error}" for at, error in sorted(wrong.items())]
-        good = [at for at in range(len(carried)) if at not in wrong] if wrong else slice(None)
-        headers = headers[good]
-        carried = [one for at, one in enumerate(carried) if at not in wrong]
+        first: dict[int, int] = {}  # of a worker step that came twice
+        for at, (rank, _, _) in enumerate(carried):
+            if at not in wrong:
+                first.setdefault(rank, at)
+        good = list(first.values())
+        headers, carried = headers[good], [carried[at] for at in good]
         read = _Read(
             groups={},
-            ranks=[rank for rank, _, _ in carried],
+            ranks=list(first),
             kernels=int(headers["kernels"].sum(dtype=np.int64)),
             dropped=int(headers["dropped"].sum(dtype=np.int64)),
             merged=int(headers["merged"].max(initial=0)),

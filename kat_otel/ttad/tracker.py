@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from kat_otel.spans import SpanTable
 from kat_otel.ttad.settings import Settings
 from kat_otel.verdict import Incident
 
@@ -74,20 +75,21 @@ class Tracker:
         self._live[self._key(life.incident)] = life
 
     def update(
-        self, seen: list[Incident], step_length_ns: float, *, instance: str, begun_ns: int
+        self, seen: list[Incident], step_length_ns: float, table: SpanTable
     ) -> list[Incident]:
         """Takes the incidents of one step, in step order.
 
         Args:
             seen: what the step showed.
             step_length_ns: how long it took.
-            instance: ``kat.instance.id``.
-            begun_ns: when it began, Unix ns. An old step, which a processor finds in its log when
-                it comes back, does not tell that an incident of later steps is over.
+            table: its spans. An old step, which a processor finds in its log when it comes back,
+                does not tell that an incident of later steps is over.
 
         Returns:
             The incidents that this step touched or resolved, with their whole life so far.
         """
+        instance = table.resources[0].instance if table.resources else ""
+        begun_ns = int(table.start_ns.min()) if len(table) else 0
         self.born = self.born or begun_ns
         touched: list[Incident] = []
         keys: set[tuple[object, ...]] = set()
@@ -108,18 +110,18 @@ class Tracker:
                 life.incident.status = "resolved"
                 touched.append(life.incident)
                 del self._live[key]
-                self._count_resolved(_digest(self._name(instance, key)))
+                self._count_resolved(self._first_id(instance, key))
         while len(self._live) > MAX_LIVE:
             self._live.popitem(last=False)
         return sorted(touched, key=lambda i: -i.impact_ns)
 
-    def _name(self, instance: str, key: tuple[object, ...]) -> str:
-        return f"{instance}|{'|'.join(map(str, key))}|{self.born}"
+    def _first_id(self, instance: str, key: tuple[object, ...]) -> str:
+        return _digest(f"{instance}|{'|'.join(map(str, key))}|{self.born}")
 
     def _id(self, instance: str, key: tuple[object, ...]) -> str:
-        name = self._name(instance, key)
-        times = self.resolved.get(_digest(name), 0)
-        return _digest(f"{name}|{times}" if times else name)
+        first_id = self._first_id(instance, key)
+        times = self.resolved.get(first_id, 0)
+        return _digest(f"{first_id}|{times}") if times else first_id
 
     def _count_resolved(self, first_id: str) -> None:
         self.resolved[first_id] = self.resolved.get(first_id, 0) + 1
