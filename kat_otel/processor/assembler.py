@@ -24,9 +24,10 @@ from kat_otel.processor.pending import Ids, Pending
 from kat_otel.processor.split import StepKey, split_by_step
 from kat_otel.spans import UNKNOWN, SpanTable
 
-__all__ = ["Arrivals", "AssembledStep", "Assembler", "LateSpans", "StepRecord"]
+__all__ = ["Arrivals", "AssembledStep", "Assembler", "Ending", "LateSpans", "StepRecord"]
 
 Ending = Literal["complete", "waited", "limit", "shutdown"]
+"""Why a step is judged now: all of it is here, ``decision_wait`` is over, a limit, the end."""
 _RUNS_REMEMBERED = 16
 
 _MAX_REMEMBERED = 8_000_000
