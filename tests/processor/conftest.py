@@ -198,9 +198,11 @@ class Backend(grpc.GenericRpcHandler):
         elif "logs" in method:
             self.logs.append(ExportLogsServiceRequest.FromString(data))
             response = ExportLogsServiceResponse()
+            response.partial_success.rejected_log_records = self.rejected
         else:
             self.metrics.append(ExportMetricsServiceRequest.FromString(data))
             response = ExportMetricsServiceResponse()
+            response.partial_success.rejected_data_points = self.rejected
         self.changed.notify_all()
         return response.SerializeToString()
 
