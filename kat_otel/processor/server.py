@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from kat_otel.config import Config, WalConfig
 from kat_otel.errors import DecodeError, KatError
@@ -35,6 +35,9 @@ from kat_otel.telemetry import Books, Telemetry
 from kat_otel.verdict import Report
 
 __all__ = ["Processor", "ProcessorFailedError"]
+
+_END_S: Final = 0.5
+"""What judging may take beyond the deadline to write down what it has learnt."""
 
 logger = logging.getLogger(__name__)
 
@@ -207,6 +210,7 @@ class Processor:
             logger.error("stopping: judging did not end in time, what it holds %s", kept)
         if self._exporter:
             self._exporter.stop(left())
+            self._thread.join(_END_S)  # it may have waited for room there
         if self._log and not self._thread.is_alive():
             self._log.close()
         self._ports.stop()
