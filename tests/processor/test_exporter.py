@@ -2,6 +2,7 @@
 
 import logging
 import queue
+import socket
 import socketserver
 import threading
 import time
@@ -21,6 +22,7 @@ from kat_otel.processor.exporter import Exporter, Payload
 from kat_otel.processor.ledger import Ledger
 from kat_otel.processor.retry_info import DETAILS_KEY, pack_retry_info
 from kat_otel.telemetry import Books
+from tests.processor.receiving import Pki
 
 QUICK = RetryConfig(initial_interval=0.01, max_interval=0.05)
 
@@ -234,6 +236,102 @@ def test_headers_and_gzip_reach_the_backend(backend, books, payload):
     exporter.stop(5)
     assert seen[0]["x-tenant"] == "a"
     assert books.total("forwarded") == 11
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory) -> Pki:
+    return Pki(tmp_path_factory.mktemp("pki"))
+
+
+def attempt(config: ExporterConfig, payload: Payload, seconds: float = 5.0) -> Books:
+    """Sends one request, for no longer than that."""
+    exporter = Exporter(config, Books())
+    exporter.start()
+    exporter.offer(payload)
+    exporter.stop(seconds)
+    return exporter.books
+
+
+def tls_of(pki: Pki, who=None) -> dict[str, object]:
+    certificate, key = who or (None, None)
+    return {
+        "insecure": False,
+        "ca_file": str(pki.ca[0]),
+        "cert_file": certificate and str(certificate),
+        "key_file": key and str(key),
+    }
+
+
+@pytest.mark.parametrize(
+    ("mutual", "who", "taken"),
+    [
+        (False, None, True),
+        (True, "client", True),
+        (True, None, False),
+        (True, "stranger", False),
+    ],
+)
+def test_tls_and_its_own_certificate(make_backend, pki, payload, mutual, who, taken):
+    backend = make_backend(pki.tls(mutual=mutual))
+    tls = tls_of(pki, who and getattr(pki, who))
+    config = ExporterConfig(endpoint=f"localhost:{backend.port}", tls=tls, retry=QUICK)
+    books = attempt(config, payload, 5.0 if taken else 1.0)
+    assert (books.total("forwarded"), len(backend.spans)) == ((11, 11) if taken else (0, 0))
+
+
+def test_a_server_that_our_authority_does_not_know_gets_nothing(make_backend, pki, payload):
+    backend = make_backend(pki.tls())
+    tls = tls_of(pki) | {"ca_file": str(pki.stranger[0])}
+    config = ExporterConfig(endpoint=f"localhost:{backend.port}", tls=tls, retry=QUICK)
+    books = attempt(config, payload, 1.0)
+    assert (books.total("forwarded"), backend.attempts) == (0, 0)
+
+
+def test_a_bearer_token_is_shown_with_every_request_and_stands_in_no_log(
+    make_backend, pki, payload, caplog
+):
+    caplog.set_level(logging.DEBUG)
+    backend = make_backend(pki.tls())
+    seen, take = [], backend.service
+
+    def service(details):
+        seen.append(dict(details.invocation_metadata).get("authorization"))
+        return take(details)
+
+    backend.service = service
+    backend.answers.put((grpc.StatusCode.UNAUTHENTICATED, ()))
+    config = ExporterConfig(
+        endpoint=f"localhost:{backend.port}",
+        tls=tls_of(pki),
+        headers={"Authorization": "Bearer hunter2"},
+        retry=QUICK,
+    )
+    assert dict(attempt(config, payload).balance().counts) == {"dropped:export UNAUTHENTICATED": 11}
+    attempt(config, payload)
+    assert seen == ["Bearer hunter2"] * 2
+    assert "hunter2" not in caplog.text + repr(config)
+
+
+@pytest.mark.parametrize(
+    ("insecure", "host", "taken"),
+    [
+        (None, "127.0.0.1", True),  # nobody listens in
+        (None, socket.gethostname(), False),  # elsewhere, by its name: TLS, which fails here
+        (True, socket.gethostname(), True),  # asked for
+        (False, "127.0.0.1", False),
+    ],
+    ids=["loopback", "elsewhere", "elsewhere, asked for", "loopback, TLS asked for"],
+)
+def test_plain_text_goes_to_loopback_only_unless_asked_for(
+    make_backend, payload, insecure, host, taken
+):
+    backend = make_backend(host=socket.gethostbyname(host))
+    config = ExporterConfig(
+        endpoint=f"{host}:{backend.port}", tls={"insecure": insecure}, retry=QUICK
+    )
+    books = attempt(config, payload, 5.0 if taken else 1.0)
+    assert books.total("forwarded") == (11 if taken else 0)
+    assert backend.attempts == (1 if taken else 0)
 
 
 @pytest.mark.parametrize(
