@@ -11,7 +11,6 @@ def test_what_was_recovered_has_the_same_fates_as_what_was_acknowledged():
     books = Books()
     books.count("acknowledged", 100)
     books.count("recovered", 40)
-    books.count("refused", 7)
     books.count("invalid", 3)
     books.count("forwarded", 90)
     books.count("summarised", 20)
