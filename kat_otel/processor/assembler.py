@@ -32,6 +32,10 @@ _RUNS_REMEMBERED = 16
 _MAX_REMEMBERED = 8_000_000
 """Span ids of judged steps that are remembered: 64 MB."""
 
+_MAX_LOOSE = 1 << 19
+"""Spans that came last and are kept in the batches they came in: most are judged soon, and need
+not be copied. What waits for longer is folded into less memory."""
+
 _NO_IDS: Ids = np.empty(0, np.uint64)
 
 
@@ -156,6 +160,8 @@ class Assembler:
         self._config = config
         self._instances: OrderedDict[str, _Instance] = OrderedDict()
         self._forced: list[AssembledStep] = []
+        self._loose: deque[tuple[int, list[tuple[Pending, int]]]] = deque()  # spans and parts
+        self._loose_spans = 0
         self._steps = self._spans = self._size = 0
         self._remembered = 0
         self._order: deque[StepKey] = deque()  # judged steps, as their ids were remembered
@@ -178,14 +184,15 @@ class Assembler:
         foreign, parts = split_by_step(table)
         if len(foreign):
             arrivals.foreign.append(foreign)
-        for key, rank, spans in parts:
-            self._add_rank(key, rank, spans, now, arrivals)
+        kept = [self._add_rank(key, rank, spans, now, arrivals) for key, rank, spans in parts]
+        self._fold_older(len(table), [part for part in kept if part is not None])
         self._keep_limits()
         return arrivals
 
     def _add_rank(
         self, key: StepKey, rank: int, spans: SpanTable, now: float, arrivals: Arrivals
-    ) -> None:
+    ) -> tuple[Pending, int] | None:
+        """Takes one rank's spans of a step; returns where they wait, if they do."""
         instance = self._instances.setdefault(key.instance, _Instance())
         self._instances.move_to_end(key.instance)
         record = instance.records.get(key)
@@ -201,11 +208,11 @@ class Assembler:
                 record.ids[rank] = np.union1d(seen, late.span_id)
                 self._remembered += len(record.ids[rank]) - len(seen)
                 arrivals.late.append(LateSpans(key.instance, late, record.forwarded_whole))
-            return
+            return None
         if pending is None and 0 <= number <= run.judged:
             # Its turn has passed; the detector takes steps in order.
             arrivals.late.append(LateSpans(key.instance, spans, forwarded_whole=True))
-            return
+            return None
         if pending is None:
             pending = instance.pending[key] = Pending(key, now, run.order, number)
             self._steps += 1
@@ -223,6 +230,19 @@ class Assembler:
         self._spans += pending.spans - spans_before
         self._size += pending.size - size_before
         self._schedule(instance, key.instance)
+        return (pending, len(pending.tables) - 1) if repeated < len(spans) else None
+
+    def _fold_older(self, spans: int, parts: list[tuple[Pending, int]]) -> None:
+        """Keeps a batch's parts as they came, and folds those of the batches before the last."""
+        self._loose.append((spans, parts))
+        self._loose_spans += spans
+        while self._loose_spans > _MAX_LOOSE:
+            spans, parts = self._loose.popleft()
+            self._loose_spans -= spans
+            for pending, number in parts:
+                before = pending.size
+                pending.fold(number)
+                self._size += pending.size - before
 
     def _schedule(self, instance: _Instance, name: str) -> None:
         """Notes when the instance's next step is due, if that has changed."""
@@ -344,7 +364,7 @@ class Assembler:
         return AssembledStep(
             instance=pending.key.instance,
             step=pending.number,
-            table=link_parents(merge_resources(pending.table())),
+            table=link_parents(merge_resources(pending.hand_over())),
             ending=ending,
             missing_ranks=() if pending.complete else pending.missing_ranks(),
             missing_count=pending.wanted - pending.closed if pending.wanted else UNKNOWN,

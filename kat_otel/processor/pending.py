@@ -69,7 +69,6 @@ class Pending:
         self.closed += progress.closed - was_closed
         used: list[int] = np.flatnonzero(np.bincount(table.resource)).tolist()
         self.world_size = max(self.world_size, *(table.resources[i].world_size for i in used))
-        table = _folded(table)
         self.tables.append(table)
         self.last_seen = now
         self.spans += len(table)
@@ -77,6 +76,13 @@ class Pending:
         if self.complete and self.complete_since == math.inf:
             self.complete_since = now
         return repeated
+
+    def fold(self, number: int) -> None:
+        """Takes a part of its own into less memory, away from the batch that it came in."""
+        if number < len(self.tables):  # else the step was judged
+            table = self.tables[number]
+            self.tables[number] = _folded(table)
+            self.size += self.tables[number].nbytes - table.nbytes
 
     def _read_worker_step(self, table: SpanTable, progress: Progress) -> None:
         for row in np.flatnonzero(table.kind == SpanKind.WORKER_STEP.value).tolist():
@@ -103,10 +109,11 @@ class Pending:
             open_ranks |= set(range(self.wanted)) - set(self.ranks)
         return tuple(sorted(open_ranks))
 
-    def table(self) -> SpanTable:
-        """Returns all its spans in one table; resources are those of the batches."""
-        whole = concat(self.tables)
-        if len(self.tables) > 1:
+    def hand_over(self) -> SpanTable:
+        """Gives all its spans away in one table; resources are those of the batches."""
+        tables, self.tables = self.tables, []
+        whole = concat(tables)
+        if len(tables) > 1:
             return whole
         return whole.with_columns(**{name: getattr(whole, name) for name in COLUMNS})
 
@@ -115,8 +122,6 @@ def _folded(table: SpanTable) -> SpanTable:
     """Returns the table with columns of one value kept as that value alone, in its own memory.
 
     A rank's spans of a step share trace, step, resource, and much else.
-    Many may wait for a rank that does not come, and the batch that they came in, whose memory
-    they would hold, is larger.
     """
     columns: dict[str, NDArray[Any]] = {}
     for name in COLUMNS:

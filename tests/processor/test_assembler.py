@@ -55,6 +55,19 @@ def test_a_rank_has_not_closed_before_all_its_spans_are_here(assembler, fleet):
     assert len(step.table.resources) == 4  # said by five batches, kept once a rank
 
 
+def test_what_waits_while_others_come_is_folded_into_less_memory(assembler, fleet, monkeypatch):
+    monkeypatch.setattr("kat_otel.processor.assembler._MAX_LOOSE", 60)
+    first, *rest = fleet.step(0)
+    others = [table for number in range(1, 8) for table in fleet.step(number)]
+    add(assembler, 0.0, first, *others)
+    _, spans, size, _ = assembler.fill()
+    assert spans == sum(map(len, [first, *others]))
+    assert size < 0.95 * sum(table.nbytes for table in [first, *others])
+    add(assembler, 0.0, *rest)
+    assert [len(step.table) for step in assembler.ready(0.0)] == [44] * 8
+    assert assembler.fill()[1:3] == (0, 0)
+
+
 def test_repeated_spans_are_counted_and_close_nothing(assembler, fleet):
     *others, last = fleet.step(0)
     part = last.take(np.arange(6))  # the worker step and the launches
