@@ -230,7 +230,15 @@ class Assembler:
         self._spans += pending.spans - spans_before
         self._size += pending.size - size_before
         self._schedule(instance, key.instance)
+        if pending.spans > self._config.max_step_spans and not pending.complete:
+            self._cut_off(instance, pending)
+            return None
         return (pending, len(pending.tables) - 1) if repeated < len(spans) else None
+
+    def _cut_off(self, instance: _Instance, pending: Pending) -> None:
+        """Judges a step as it is, and before it those whose turn comes before."""
+        while pending.key in instance.pending:
+            self._forced.append(self._close(instance.next(), "limit"))
 
     def _fold_older(self, spans: int, parts: list[tuple[Pending, int]]) -> None:
         """Keeps a batch's parts as they came, and folds those of the batches before the last."""
@@ -308,13 +316,19 @@ class Assembler:
         patience = 0.0 if in_turn or pending.number <= 0 else self._config.order_wait
         return min(last, pending.complete_since + patience)
 
-    def _keep_limits(self) -> None:
+    @property
+    def crowded(self) -> bool:
+        """Whether more than there is room for is under assembly; from any thread."""
         limits = self._config
-        while self._steps and (
+        return (
             self._steps > limits.max_pending_steps
             or self._spans > limits.max_pending_spans
             or self._size > limits.max_pending_mib * 2**20
-        ):
+        )
+
+    def _keep_limits(self) -> None:
+        limits = self._config
+        while limits.over_limit == "judge_early" and self.crowded:
             waiting = (i.next() for i in self._instances.values() if i.pending)
             self._forced.append(self._close(min(waiting, key=lambda p: p.first_seen), "limit"))
         while len(self._instances) > limits.max_instances:

@@ -72,7 +72,7 @@ class Pending:
         self.tables.append(table)
         self.last_seen = now
         self.spans += len(table)
-        self.size += table.nbytes
+        self.size += table.nbytes + _said_bytes(table)
         if self.complete and self.complete_since == math.inf:
             self.complete_since = now
         return repeated
@@ -116,6 +116,19 @@ class Pending:
         if len(tables) > 1:
             return whole
         return whole.with_columns(**{name: getattr(whole, name) for name in COLUMNS})
+
+
+def _said_bytes(table: SpanTable) -> int:
+    """About the memory of attributes without a column: kernel spans have none."""
+    return sum(
+        _ENTRY_BYTES + (len(value) if isinstance(value, str | bytes) else 0)
+        for said in table.attributes.values()
+        for value in said.values()
+    )
+
+
+_ENTRY_BYTES = 160
+"""Of a dictionary's entry with a small value, its share of the dictionary included."""
 
 
 def _folded(table: SpanTable) -> SpanTable:
