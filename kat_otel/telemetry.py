@@ -31,16 +31,14 @@ __all__ = [
     "configure_logging",
 ]
 
-Outcome = Literal[
-    "acknowledged", "recovered", "refused", "invalid", "forwarded", "summarised", "dropped"
-]
+Outcome = Literal["acknowledged", "recovered", "invalid", "forwarded", "summarised", "dropped"]
 """What can become of a span:
 
 ``acknowledged``: taken from a sender, who may forget it. ``recovered``: acknowledged before a
-restart and found in the log. ``refused``: overload, the sender keeps it and tries again.
-``invalid``: told to the sender as rejected for good. The others are the fates of what was
-acknowledged or recovered. ``forwarded``: acknowledged by the endpoint. ``summarised``: left out
-on purpose, counted on the step's root. ``dropped``: lost or repeated, with the reason.
+restart and found in the log. ``invalid``: told to the sender as rejected for good. The others are
+the fates of what was acknowledged or recovered. ``forwarded``: acknowledged by the endpoint.
+``summarised``: left out on purpose, counted on the step's root. ``dropped``: lost or repeated, with
+the reason. A request that is refused under load has no spans yet: it is counted as an event.
 """
 
 _TAKEN: Final = ("acknowledged", "recovered")
@@ -71,6 +69,8 @@ class Books:
         self._lock = threading.Lock()
         self._counts: Counter[tuple[Outcome, str]] = Counter()
         self._marks: Counter[str] = Counter()
+        self._given_up: Counter[tuple[str, str]] = Counter()
+        self._rejected: Counter[str] = Counter()
 
     def count(self, outcome: Outcome, spans: int, reason: str = "") -> None:
         """Adds ``spans`` to an outcome."""
@@ -82,6 +82,32 @@ class Books:
         """Counts something that is no fate of a span: late spans, steps judged early, retries."""
         with self._lock:
             self._marks[name] += number
+
+    def give_up(self, signal: str, reason: str, requests: int) -> None:
+        """Counts requests that the endpoint will never have, of any signal.
+
+        Args:
+            signal: what they carried.
+            reason: from a closed list, as the spans' in :meth:`count`: never the peer's own words.
+            requests: how many.
+        """
+        with self._lock:
+            self._given_up[signal, reason] += requests
+
+    def reject(self, signal: str, items: int) -> None:
+        """Counts spans, log records or data points that the endpoint left out of what it took."""
+        with self._lock:
+            self._rejected[signal] += items
+
+    def given_up(self) -> dict[tuple[str, str], int]:
+        """Returns the requests of :meth:`give_up` by signal and reason."""
+        with self._lock:
+            return dict(self._given_up)
+
+    def rejected(self) -> dict[str, int]:
+        """Returns the items of :meth:`reject` by signal."""
+        with self._lock:
+            return dict(self._rejected)
 
     def total(self, outcome: Outcome) -> int:
         """Returns the spans of an outcome, over all reasons."""

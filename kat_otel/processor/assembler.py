@@ -13,20 +13,24 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from kat_otel.config import AssemblerConfig
 from kat_otel.otlp import link_parents
+from kat_otel.processor.defects import Defects
 from kat_otel.processor.merge import merge_resources
 from kat_otel.processor.pending import Ids, Pending
 from kat_otel.processor.split import StepKey, split_by_step
 from kat_otel.spans import UNKNOWN, SpanTable
+from kat_otel.telemetry import Books
 
-__all__ = ["Arrivals", "AssembledStep", "Assembler", "LateSpans", "StepRecord"]
+__all__ = ["Arrivals", "AssembledStep", "Assembler", "Ending", "LateSpans", "StepRecord"]
 
 Ending = Literal["complete", "waited", "limit", "shutdown"]
+"""Why a step is judged now: all of it is here, ``decision_wait`` is over, a limit, the end."""
 _RUNS_REMEMBERED = 16
 
 _MAX_REMEMBERED = 8_000_000
@@ -71,6 +75,7 @@ class AssembledStep:
         receipts: of the batches that brought its spans.
         record: what stays of it in the assembler.
         first_seen, last_seen: when its first and last spans came, monotonic seconds.
+        parts: its spans as they came, if they could not be put together; ``table`` is empty then.
     """
 
     instance: str
@@ -83,6 +88,7 @@ class AssembledStep:
     record: StepRecord
     first_seen: float = 0.0
     last_seen: float = 0.0
+    parts: tuple[SpanTable, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,8 @@ class Arrivals:
     foreign: list[SpanTable] = field(default_factory=list[SpanTable])
     """Spans of no rank: an engine's request spans, a gateway's; forwarded as they are."""
     late: list[LateSpans] = field(default_factory=list[LateSpans])
+    poison: list[SpanTable] = field(default_factory=list[SpanTable])
+    """Spans that could not be taken up, for a defect that the log tells."""
     repeated: int = 0
     """Spans seen before: senders deliver at least once."""
     waiting: int = 0
@@ -156,8 +164,9 @@ class _Instance:
 class Assembler:
     """Steps under assembly, of all instances, within the limits of its settings."""
 
-    def __init__(self, config: AssemblerConfig) -> None:
+    def __init__(self, config: AssemblerConfig, defects: Defects | None = None) -> None:
         self._config = config
+        self._defects = defects or Defects(Books())
         self._instances: OrderedDict[str, _Instance] = OrderedDict()
         self._forced: list[AssembledStep] = []
         self._loose: deque[tuple[int, list[tuple[Pending, int]]]] = deque()  # spans and parts
@@ -168,6 +177,7 @@ class Assembler:
         self._due: list[tuple[float, int, str]] = []  # a heap, with entries that are out of date
         self._count = 0
         self._receipt = 0  # of the batch that is being taken
+        self._parts: list[tuple[Pending, int]] = []  # of it: where its spans wait
         self.forgotten: list[str] = []
         """Instances forgotten since the caller last emptied this list."""
 
@@ -181,18 +191,29 @@ class Assembler:
         """
         arrivals = Arrivals()
         self._receipt = receipt
-        foreign, parts = split_by_step(table)
+        split = self._defects.guard(
+            lambda: split_by_step(table), "batches failed", "the spans leave as they came"
+        )
+        if split is None:
+            arrivals.poison.append(table)
+            return arrivals
+        foreign, parts = split
         if len(foreign):
             arrivals.foreign.append(foreign)
-        kept = [self._add_rank(key, rank, spans, now, arrivals) for key, rank, spans in parts]
-        self._fold_older(len(table), [part for part in kept if part is not None])
+        self._parts = []
+        for key, rank, spans in parts:
+            add = partial(self._add_rank, key, rank, spans, now, arrivals)
+            what = f"instance {key.instance or '?'}: {len(spans)} spans leave as they came"
+            if self._defects.guard(add, "batches failed", what) is None:
+                arrivals.poison.append(spans)
+        self._fold_older(len(table))
         self._keep_limits()
         return arrivals
 
     def _add_rank(
         self, key: StepKey, rank: int, spans: SpanTable, now: float, arrivals: Arrivals
-    ) -> tuple[Pending, int] | None:
-        """Takes one rank's spans of a step; returns where they wait, if they do."""
+    ) -> Literal[True]:
+        """Takes the spans of one rank; if that fails, as if they had not come."""
         instance = self._instances.setdefault(key.instance, _Instance())
         self._instances.move_to_end(key.instance)
         record = instance.records.get(key)
@@ -208,41 +229,44 @@ class Assembler:
                 record.ids[rank] = np.union1d(seen, late.span_id)
                 self._remembered += len(record.ids[rank]) - len(seen)
                 arrivals.late.append(LateSpans(key.instance, late, record.forwarded_whole))
-            return None
+            return True
         if pending is None and 0 <= number <= run.judged:
             # Its turn has passed; the detector takes steps in order.
             arrivals.late.append(LateSpans(key.instance, spans, forwarded_whole=True))
-            return None
-        if pending is None:
-            pending = instance.pending[key] = Pending(key, now, run.order, number)
+            return True
+        new_step = pending is None
+        pending = pending or Pending(key, now, run.order, number)
+        spans_before, size_before = pending.spans, pending.size
+        repeated = pending.add(spans, rank, now)  # first: if it fails, nothing has changed
+        arrivals.repeated += repeated
+        if new_step:
+            instance.pending[key] = pending
             self._steps += 1
             self._count += 1
             instance.put(pending, self._count)
         if pending.number == UNKNOWN and number != UNKNOWN:
             pending.number = number
             instance.put_anew()
-        spans_before, size_before = pending.spans, pending.size
-        repeated = pending.add(spans, rank, now)
-        arrivals.repeated += repeated
         if repeated < len(spans) and self._receipt not in pending.receipts:
             pending.receipts[self._receipt] = None
             arrivals.waiting += 1
         self._spans += pending.spans - spans_before
         self._size += pending.size - size_before
         self._schedule(instance, key.instance)
+        if repeated < len(spans):
+            self._parts.append((pending, len(pending.tables) - 1))
         if pending.spans > self._config.max_step_spans and not pending.complete:
             self._cut_off(instance, pending)
-            return None
-        return (pending, len(pending.tables) - 1) if repeated < len(spans) else None
+        return True
 
     def _cut_off(self, instance: _Instance, pending: Pending) -> None:
         """Judges a step as it is, and before it those whose turn comes before."""
         while pending.key in instance.pending:
             self._forced.append(self._close(instance.next(), "limit"))
 
-    def _fold_older(self, spans: int, parts: list[tuple[Pending, int]]) -> None:
-        """Keeps a batch's parts as they came, and folds those of the batches before the last."""
-        self._loose.append((spans, parts))
+    def _fold_older(self, spans: int) -> None:
+        """Keeps the parts of the batch as they came, and folds those of batches before the last."""
+        self._loose.append((spans, self._parts))
         self._loose_spans += spans
         while self._loose_spans > _MAX_LOOSE:
             spans, parts = self._loose.popleft()
@@ -375,10 +399,16 @@ class Assembler:
         self._remember(pending.key, record)
         while len(instance.records) > self._config.remembered_steps:
             self._forget(instance.records.popitem(last=False)[1])
+        whole = self._defects.guard(
+            lambda: link_parents(merge_resources(pending.table())),
+            "steps failed",
+            f"instance {pending.key.instance or '?'}, step {pending.number}: not put together",
+        )
+        parts, pending.tables = pending.tables, []  # who folds what waits still has the step
         return AssembledStep(
             instance=pending.key.instance,
             step=pending.number,
-            table=link_parents(merge_resources(pending.hand_over())),
+            table=SpanTable.empty() if whole is None else whole,
             ending=ending,
             missing_ranks=() if pending.complete else pending.missing_ranks(),
             missing_count=pending.wanted - pending.closed if pending.wanted else UNKNOWN,
@@ -386,4 +416,5 @@ class Assembler:
             record=record,
             first_seen=pending.first_seen,
             last_seen=pending.last_seen,
+            parts=tuple(parts) if whole is None else (),
         )

@@ -25,7 +25,7 @@ from kat_otel.config import Config
 from kat_otel.processor.conditions import Conditions
 from kat_otel.processor.effective import effective, effective_yaml
 from kat_otel.processor.recent import Recent
-from kat_otel.telemetry import LATENCY_BOUNDS, Distribution, Telemetry
+from kat_otel.telemetry import LATENCY_BOUNDS, Books, Distribution, Telemetry
 
 __all__ = ["debug_app"]
 
@@ -92,6 +92,7 @@ def _view(telemetry: Telemetry, recent: Recent, conditions: Conditions) -> dict[
         "spans": dict(sorted(balance.counts.items())),
         "pending": balance.pending,
         "events": dict(sorted(telemetry.books.marks().items())),
+        "undelivered": _undelivered(telemetry.books),
         "levels": dict(sorted(telemetry.gauges.read().items())),
         "durations": {
             name: {
@@ -103,6 +104,12 @@ def _view(telemetry: Telemetry, recent: Recent, conditions: Conditions) -> dict[
             for name, found in telemetry.latencies.read().items()
         },
     }
+
+
+def _undelivered(books: Books) -> dict[str, int]:
+    given_up = {f"{signal} requests, {why}": n for (signal, why), n in books.given_up().items()}
+    rejected = {f"{signal} rejected by endpoint": n for signal, n in books.rejected().items()}
+    return dict(sorted((given_up | rejected).items()))
 
 
 def _quantile(found: Distribution, share: float) -> float | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kat_otel.errors import ConfigError
 
-__all__ = ["DirectoryLock"]
+__all__ = ["DirectoryLock", "holder_of"]
 
 
 class DirectoryLock:
@@ -53,3 +53,20 @@ class DirectoryLock:
     def release(self) -> None:
         """Lets others have the directory."""
         os.close(self._file)
+
+
+def holder_of(directory: Path) -> str:
+    """Returns who holds a directory now, as ``process 7 on HOST``; ``""`` if nobody is seen to."""
+    try:
+        file = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # nobody ever held it, or it is not this user's to see
+        return ""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(file, 200, 0).decode(errors="replace").strip() or "another process"
+    except OSError:
+        return ""
+    finally:
+        os.close(file)
+    return ""

@@ -15,7 +15,8 @@ from kat_otel.processor.config_file import load_config
 from kat_otel.processor.defaults import with_defaults
 from kat_otel.processor.doctor_disk import check_log, check_states
 from kat_otel.processor.doctor_machine import check_machine
-from kat_otel.processor.doctor_network import check_endpoint, check_ports, running_processor
+from kat_otel.processor.doctor_network import check_endpoint, check_ports
+from kat_otel.processor.doctor_running import find_running
 from kat_otel.processor.finding import Finding
 
 __all__ = ["examine"]
@@ -37,10 +38,10 @@ def examine(config_file: Path | None) -> Iterator[Finding]:
     name = "defaults" if config_file is None else str(config_file)
     yield Finding("settings", "ok", f"{name}: right")
     yield from check_machine(config)
-    running = running_processor(config)
-    if running:
-        yield Finding("processor", "ok", running)
-    yield from check_ports(config, filled, running=bool(running))
+    running = find_running(config)
+    if running is not None:
+        yield Finding("processor", "ok", running.detail)
+    yield from check_ports(config, filled, running)
     yield from check_endpoint(config.exporter)
     yield from check_log(config.wal)
     yield from check_states(config.state)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import grpc
 
@@ -14,10 +11,11 @@ from kat_otel.config import Config, ExporterConfig
 from kat_otel.errors import ConfigError
 from kat_otel.processor.channel import open_channel
 from kat_otel.processor.defaults import CONVENTIONAL_PORTS
+from kat_otel.processor.doctor_running import Running
 from kat_otel.processor.finding import Finding
 from kat_otel.processor.listen import bind
 
-__all__ = ["check_endpoint", "check_ports", "running_processor"]
+__all__ = ["check_endpoint", "check_ports"]
 
 _PATIENCE_S: Final = 5.0
 _SERVICES: Final = {
@@ -36,35 +34,15 @@ _REMEDIES: Final = {
 }
 
 
-def running_processor(config: Config) -> str:
-    """Returns what a ``kat process`` on the health port says of itself; ``""`` if there is none."""
-    endpoint = config.health.endpoint
-    if endpoint is None or config.health.tls is not None:
-        return ""
-    host, _, port = endpoint.rpartition(":")
-    host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104 - compared
-    request = urllib.request.Request(f"http://{host}:{port}/readyz")
-    try:
-        with urllib.request.urlopen(request, timeout=_PATIENCE_S) as answer:  # noqa: S310 - http
-            said: Any = json.load(answer)
-    except urllib.error.HTTPError as error:
-        with error:
-            said = _json(error.read(65_536))
-    except (OSError, ValueError):
-        return ""
-    if not isinstance(said, dict) or "conditions" not in said:
-        return ""
-    word = "ready" if cast("dict[str, Any]", said).get("ready") else "not ready"
-    return f"runs on these settings, {word}: {endpoint} answers"
-
-
-def check_ports(config: Config, filled: frozenset[str], *, running: bool) -> Iterator[Finding]:
+def check_ports(
+    config: Config, filled: frozenset[str], running: Running | None
+) -> Iterator[Finding]:
     """Yields whether our ports can be had.
 
     Args:
         config: the settings.
         filled: keys that nobody asked for: their ports may be taken.
-        running: a processor with these settings runs, whose ports they may be.
+        running: the processor that runs on these settings, whose ports they may be.
     """
     for key in ("receiver.endpoint", *CONVENTIONAL_PORTS):
         endpoint: Any = config
@@ -77,11 +55,12 @@ def check_ports(config: Config, filled: frozenset[str], *, running: bool) -> Ite
             for sock in bind(endpoint, key):
                 sock.close()
         except ConfigError as error:
-            if running:
+            if running is not None and running.may_hold(endpoint):
                 yield Finding(topic, "ok", f"{endpoint} is in use, by the running processor")
             elif key in filled:
+                stays = "would stay shut" if running is None else "stays shut: another process's"
                 remedy = f"name another port in {key}, or null if it is not wanted"
-                yield Finding(topic, "warn", f"{endpoint} is taken and would stay shut", remedy)
+                yield Finding(topic, "warn", f"{endpoint} is taken and {stays}", remedy)
             else:
                 listening = f"ss -ltnp 'sport = :{endpoint.rpartition(':')[2]}' tells who has it"
                 yield Finding(topic, "fail", str(error), listening)
@@ -126,10 +105,3 @@ def _handshake(call: Any, signal: str, config: ExporterConfig, metadata: Any) ->
         remedy = _REMEDIES.get(code, "see the endpoint's own log")
         return Finding(topic, "warn" if absent else "fail", detail, remedy)
     return Finding(topic, "ok", f"{config.endpoint} answers to OTLP {signal}")
-
-
-def _json(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except ValueError:
-        return None

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import grpc
@@ -39,6 +39,12 @@ _METHODS: Final[dict[Signal, tuple[str, Any, str]]] = {
     "logs": ("logs.v1.LogsService", ExportLogsServiceResponse, "rejected_log_records"),
     "metrics": ("metrics.v1.MetricsService", ExportMetricsServiceResponse, "rejected_data_points"),
 }
+
+_PROXY_TOO_LARGE: Final = "http2 header with status: 413"
+"""What gRPC makes of a proxy's answer, with the code UNKNOWN."""
+
+_END_S: Final = 1.0
+"""How long the sending thread may take to see that its call was cut off."""
 
 _RETRYABLE: Final = frozenset(
     {
@@ -83,6 +89,11 @@ class _Failure:
     too_large: bool
 
 
+_OUT_OF_TIME: Final = _Failure(
+    grpc.StatusCode.CANCELLED, "cut off at the end", retryable=True, delay_s=None, too_large=False
+)
+
+
 class Exporter:
     """One thread, one connection. ``start``, ``offer`` from any thread, ``stop``.
 
@@ -120,7 +131,8 @@ class Exporter:
         self._queue: deque[Payload] = deque()
         self._queued = 0
         self._stop_at: float | None = None
-        # Guards queue, size and stop time; waited on for room, for work and between retries.
+        self._under_way: Any = None  # the call, which only the end of all time cuts off
+        # Guards all of the above; waited on for room, for work and between retries.
         self._changed = threading.Condition()
         self._channel = open_channel(config)
         self._metadata = _metadata(config)
@@ -188,17 +200,27 @@ class Exporter:
 
     def stop(self, timeout: float) -> None:
         """Sends what is queued within ``timeout`` seconds; the rest stays in the log, or is
-        dropped and counted.
+        dropped and counted. A call that is under way then is cut off: the endpoint may hang.
         """
         with self._changed:
             self._stop_at = time.monotonic() + timeout
             self._changed.notify_all()
-        self._thread.join(timeout + self._config.timeout + 1.0)
+        self._thread.join(timeout)
+        with self._changed:
+            if self._under_way is not None:
+                self._under_way.cancel()
+        self._thread.join(_END_S)
         self._channel.close()
 
     def _run(self) -> None:
         while payloads := self._next():
-            self._send(payloads)
+            try:
+                self._send(payloads)
+            except Exception:
+                # A defect. Its batches stay claimed, so the log keeps them for the next start;
+                # what is behind it must not wait for ever.
+                self.books.mark("requests stuck", len(payloads))
+                logger.exception("export to %s: sending failed", self._endpoint)
 
     def _next(self) -> list[Payload]:
         """Returns the next requests of one signal that fit one message; none at the end."""
@@ -231,11 +253,10 @@ class Exporter:
             if not failure.retryable:
                 self._send_apart(payloads, failure)
                 return
-            self.books.mark("export retries")
-            pause = failure.delay_s if failure.delay_s is not None else wait * _jitter()
-            if not self._pause(pause, give_up):
+            if not self._pause(failure.delay_s or wait * _jitter(), give_up):
                 self._leave(payloads, "export gave up", f"{failure.code.name}: {failure.detail}")
                 return
+            self.books.mark("export retries")
             self._log("retry", f"{failure.code.name}: {failure.detail}; trying again")
             wait = min(wait * 2, retry.max_interval)
 
@@ -251,37 +272,33 @@ class Exporter:
             return
         self.books.mark("export requests halved")
         whole = payloads[0]
-        created = halves[0][1] + halves[1][1] - whole.spans  # they stand first
-        first = halves[0][1] - created
-        spans = (first, whole.spans - first) if whole.signal == "traces" else (0, 0)
+        created = halves[0][1] + halves[1][1] - whole.spans  # they stand first, and in no book
+        first = max(0, halves[0][1] - created) if whole.signal == "traces" else 0
         if self._ledger is not None:  # each half lets go of the batches by itself
             self._ledger.claim(whole.receipts)
-        for (data, _), carried in zip(halves, spans, strict=True):
-            self._send([Payload(whole.signal, data, carried, whole.receipts)])
+        for (data, _), carried in zip(halves, (first, whole.spans - first), strict=True):
+            self._send([replace(whole, data=data, spans=carried)])
 
     def _pause(self, seconds: float, give_up: float) -> bool:
         """Waits before a retry; False if there is no time left for one."""
         with self._changed:
             until = time.monotonic() + seconds
-            while (now := time.monotonic()) < until:
-                if until > min(give_up, self._stop_at or give_up):
-                    return False
-                self._changed.wait(until - now)
-            return True
+            while until <= min(give_up, self._stop_at or give_up):
+                left = until - time.monotonic()
+                if left <= 0:
+                    return True
+                self._changed.wait(left)
+            return False
 
     def _attempt(self, payloads: list[Payload]) -> _Failure | None:
         signal = payloads[0].signal
         data = b"".join(payload.data for payload in payloads)
         spans = sum(payload.spans for payload in payloads)
-        timeout = self._config.timeout
-        with self._changed:
-            if self._stop_at is not None:
-                timeout = max(0.1, min(timeout, self._stop_at - time.monotonic()))
         began = time.monotonic()
         try:
-            response = self._calls[signal](data, timeout=timeout, metadata=self._metadata)
-        except grpc.RpcError as error:
-            failure = _failure(error)
+            response = self._call_now(signal, data)
+        except (grpc.RpcError, grpc.FutureCancelledError) as error:
+            failure = _failure(error) if isinstance(error, grpc.RpcError) else _OUT_OF_TIME
             self._timed(began, payloads, len(data), failure.code.name)
             return failure
         self._timed(began, payloads, len(data), "OK")
@@ -290,10 +307,27 @@ class Exporter:
         rejected = int(getattr(partial, _METHODS[signal][2]))
         if rejected or partial.error_message:
             self._log("partial", f"rejected {rejected} of {signal}: {partial.error_message}")
+            self.books.reject(signal, rejected)
         rejected = min(rejected, spans)
         self.books.count("forwarded", spans - rejected)
         self.books.count("dropped", rejected, "rejected by endpoint")
         return None
+
+    def _call_now(self, signal: Signal, data: bytes) -> Any:
+        """Returns the endpoint's response; :meth:`stop` may cut the call off."""
+        with self._changed:
+            timeout = self._config.timeout
+            if self._stop_at is not None:
+                timeout = min(timeout, self._stop_at - time.monotonic())
+                if timeout <= 0:
+                    raise grpc.FutureCancelledError
+            call = self._calls[signal].future(data, timeout=timeout, metadata=self._metadata)
+            self._under_way = call
+        try:
+            return call.result()
+        finally:
+            with self._changed:
+                self._under_way = None
 
     def _timed(self, began: float, payloads: list[Payload], size: int, code: str) -> None:
         if all(payload.own for payload in payloads):  # a trace of sending traces has no end
@@ -317,7 +351,7 @@ class Exporter:
         self._release(payloads)
         spans = sum(payload.spans for payload in payloads)
         self.books.count("dropped", spans, reason)
-        self.books.mark("requests dropped", len(payloads))
+        self.books.give_up(payloads[0].signal, reason, len(payloads))
         self._log(reason, f"{reason}: {len(payloads)} {payloads[0].signal} request(s): {detail}")
 
     def _log(self, topic: str, message: str) -> None:
@@ -334,7 +368,9 @@ def _failure(error: grpc.RpcError) -> _Failure:
             delay = read_retry_delay(value)
     detail = str(call.details())
     exhausted = code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    too_large = exhausted and delay is None and "larger than max" in detail
+    # Servers word it differently, but to the protocol this is for good, and a message above their
+    # limit is the one cause that we can mend. The other is a proxy that speaks HTTP to us.
+    too_large = (exhausted and delay is None) or _PROXY_TOO_LARGE in detail
     retryable = code in _RETRYABLE or (exhausted and delay is not None)
     return _Failure(code, detail, retryable, delay, too_large)
 

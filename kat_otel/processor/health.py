@@ -51,6 +51,8 @@ def _answer(word: str, conditions: Sequence[Condition], books: Books) -> JSONRes
         "spans": dict(balance.counts),
         "pending": balance.pending,
         "events": books.marks(),
+        "given_up": {f"{signal}: {reason}": n for (signal, reason), n in books.given_up().items()},
+        "rejected": books.rejected(),
     }
     status = HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE
     return JSONResponse(body, status, headers={"Cache-Control": "no-store"})

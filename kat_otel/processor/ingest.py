@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from google.protobuf.message import DecodeError as ProtobufDecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -40,6 +40,8 @@ _PASSED_ON: Final[dict[Signal, Any]] = {
     "metrics": ExportMetricsServiceRequest,
 }
 _LONGEST_MESSAGE: Final = 1_000  # gRPC's headers hold 8 KiB, and messages may quote the request
+_BELIEVED_S: Final = 10.0
+"""How long the last refusal of the log counts: a supervisor's usual interval."""
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,10 @@ class Log(Protocol):
         """
         ...
 
+    def has_room(self, size: int) -> bool:
+        """Returns whether its bound allows a request of ``size`` bytes now."""
+        ...
+
 
 class NoLog:
     """Receipts for requests that are kept in memory only."""
@@ -72,6 +78,19 @@ class NoLog:
         """Returns the next number."""
         del signal, data, received_ns
         return next(self._next)
+
+    def has_room(self, size: int) -> bool:
+        """Returns True: the intake is what bounds the memory."""
+        del size
+        return True
+
+
+class _Problem(NamedTuple):
+    """Why the log did not take a request of ``size`` bytes, and when: monotonic seconds."""
+
+    text: str
+    size: int
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +121,6 @@ class Ingest:
         log: where it is kept; memory only if None.
         telemetry: where requests are timed.
         crowded: whether traces are to wait until less is under assembly.
-
-    Attributes:
-        log_problem: why the log did not take the last request; ``""`` if it did.
     """
 
     def __init__(
@@ -129,13 +145,26 @@ class Ingest:
         self._strings = SharedStrings(config.max_strings)
         self._max_attribute_bytes = config.max_attribute_bytes
         self._telemetry = telemetry or Telemetry(clock)
-        self.log_problem = ""
+        self._problem: _Problem | None = None
         self._rarely = Rarely()
 
     @property
     def closing(self) -> bool:
         """Whether nothing is taken any more."""
         return self._intake.closed
+
+    @property
+    def log_problem(self) -> str:
+        """Why the log would not take a request now; ``""`` if it would, for all that is known.
+
+        Who is not ready gets no requests, so none may be needed to find out that all is well
+        again: a full log is asked for room, and a disk's refusal is believed for a while only.
+        """
+        problem = self._problem
+        if problem is None:
+            return ""
+        recent = self._clock() - problem.at < _BELIEVED_S
+        return problem.text if recent or not self._log.has_room(problem.size) else ""
 
     def submit(self, signal: Signal, data: bytes, peer: str) -> Answer:
         """Takes a request, or says why not. Blocks for decoding and for the log, no longer.
@@ -160,7 +189,7 @@ class Ingest:
             self._books.mark("decoded bytes", len(data))
             if data and (table is None or spans):
                 receipt = self._log.append(signal, data, time.time_ns())
-                self.log_problem = ""
+                self._problem = None
                 watch.lap("append")
                 if table is not None:
                     self._books.count("acknowledged", len(table))
@@ -171,11 +200,11 @@ class Ingest:
         except MemoryError:
             return self.refuse("out of memory, send again later")
         except LogFullError as error:
-            self.log_problem = str(error)
+            self._problem = _Problem(str(error), len(data), self._clock())
             self._say("the log is full", str(error))
             return self.refuse("the log is full, send again later")
         except LogFailedError as error:
-            self.log_problem = str(error)
+            self._problem = _Problem(str(error), len(data), self._clock())
             self._say("the log failed", str(error))
             return self.refuse("the log cannot be written, send again later")
         finally:

@@ -161,7 +161,7 @@ class Judges(Generic[AnyJudge]):
             return None
         try:
             judge = self._memory.restore(data)
-        except ValueError as error:
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it would stay so
             self._books.mark("states unreadable")
             logger.warning("instance %s: its history starts anew (%s)", instance or "?", error)
             return None
@@ -175,7 +175,7 @@ class Judges(Generic[AnyJudge]):
         seat.saved, seat.changed = now, False
         try:
             self._memory.shelf.save(instance, self._memory.snapshot(seat.judge))
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - the disk's, or a state that cannot be told
             # Judging goes on: what is lost is the memory of a restart that may never come.
             self._books.mark("states not written")
-            logger.warning("instance %s: history could not be written (%s)", instance, error)
+            logger.warning("instance %s: history could not be written (%r)", instance, error)

@@ -53,7 +53,7 @@ class Pending:
 
     def add(self, table: SpanTable, rank: int, now: float) -> int:
         """Adds spans of one rank and returns how many of them had come before."""
-        progress = self.ranks.setdefault(rank, Progress())
+        progress = self.ranks.get(rank) or Progress()
         repeated = 0
         merged, unique = merge_ids(progress.ids, np.sort(table.span_id))
         if not unique:
@@ -63,16 +63,20 @@ class Pending:
             table = table.take(np.sort(new))
         if len(table) == 0:
             return repeated
-        was_closed = progress.closed
-        progress.ids = merged
-        self._read_worker_step(table, progress)
-        self.closed += progress.closed - was_closed
+        # All that may fail comes before anything changes: the spans can then leave on their own.
         used: list[int] = np.flatnonzero(np.bincount(table.resource)).tolist()
-        self.world_size = max(self.world_size, *(table.resources[i].world_size for i in used))
+        world_size = max(self.world_size, *(table.resources[i].world_size for i in used))
+        size = table.nbytes + _said_bytes(table)
+        was_closed = progress.closed
+        self._read_worker_step(table, progress)
+        self.ranks[rank] = progress
+        progress.ids = merged
+        self.closed += progress.closed - was_closed
+        self.world_size = world_size
         self.tables.append(table)
         self.last_seen = now
         self.spans += len(table)
-        self.size += table.nbytes + _said_bytes(table)
+        self.size += size
         if self.complete and self.complete_since == math.inf:
             self.complete_since = now
         return repeated
@@ -109,11 +113,10 @@ class Pending:
             open_ranks |= set(range(self.wanted)) - set(self.ranks)
         return tuple(sorted(open_ranks))
 
-    def hand_over(self) -> SpanTable:
-        """Gives all its spans away in one table; resources are those of the batches."""
-        tables, self.tables = self.tables, []
-        whole = concat(tables)
-        if len(tables) > 1:
+    def table(self) -> SpanTable:
+        """Returns all its spans in one table; resources are those of the batches."""
+        whole = concat(self.tables)
+        if len(self.tables) > 1:
             return whole
         return whole.with_columns(**{name: getattr(whole, name) for name in COLUMNS})
 

@@ -1,7 +1,8 @@
 """The order of the steps, and nothing else: assemble -> judge -> mark -> reduce -> export.
 
 Decoding has happened in the receiver's threads (see ``receiver.py``); everything here runs in
-the one judging thread, so nothing here locks.
+the one judging thread, so nothing here locks. Spans of which a stage fails leave as they came:
+what becomes of them is worked out first, and said and sent when nothing can fail any more.
 """
 
 from __future__ import annotations
@@ -10,42 +11,35 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 
 from kat_otel import semconv
 from kat_otel.config import Config
 from kat_otel.kernels import classify
-from kat_otel.otlp import encode_requests
 from kat_otel.otlp.signals import LogEvent, encode_logs
 from kat_otel.processor.assembler import AssembledStep, Assembler, LateSpans
+from kat_otel.processor.defects import Defects
 from kat_otel.processor.exporter import Payload
 from kat_otel.processor.hardware import HardwareJoin
 from kat_otel.processor.incidents import IncidentJournal
 from kat_otel.processor.intake import Batch
 from kat_otel.processor.judges import Judges
+from kat_otel.processor.leaving import Leaving, as_they_came, encoded
 from kat_otel.processor.ledger import Ledger
 from kat_otel.processor.mark import Root, incident_attributes, mark_incidents, with_root
 from kat_otel.processor.measure import Measurements, arrival_lateness
 from kat_otel.processor.recent import Recent
 from kat_otel.processor.reduce import cited_rows, select_spans, summary_spans, with_ancestors
 from kat_otel.processor.sentence import summary_of
+from kat_otel.processor.unjudged import FAILED, completeness, unjudged
 from kat_otel.spans import SpanKind, SpanTable
-from kat_otel.telemetry import Books, Telemetry
-from kat_otel.verdict import (
-    Abstention,
-    Clock,
-    Coverage,
-    Incident,
-    Instance,
-    Report,
-    Source,
-)
+from kat_otel.telemetry import Books, Stopwatch, Telemetry
+from kat_otel.verdict import Incident, Instance, Report
 
 __all__ = ["Pipeline", "Sink"]
-
-_FAILED: Final = "internal error"
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +91,8 @@ class Pipeline:
         self._sink = sink
         self._books = books
         self._on_report = on_report
-        self._assembler = Assembler(config.assembler)
+        self._defects = Defects(books)
+        self._assembler = Assembler(config.assembler, self._defects)
         self._journal = IncidentJournal(config.logs, config.traces)
         self._hardware = HardwareJoin(config.hardware)
         self._measurements = Measurements(time.time_ns())
@@ -130,14 +125,16 @@ class Pipeline:
         arrivals = self._assembler.add(table, batch.received, batch.receipt)
         self._ledger.claim(mine * arrivals.waiting)
         self._books.count("dropped", arrivals.repeated, "repeated")
-        for foreign in arrivals.foreign:
-            self._send_spans(foreign, mine)
+        for other in (*arrivals.foreign, *arrivals.poison):
+            self._leave(as_they_came([other], mine, self._limit))
         for late in arrivals.late:
             self._send_late(late, mine)
 
     def _pass_on(self, batch: Batch, mine: tuple[int, ...]) -> None:
         if batch.signal != "traces":
-            self._hardware.take(batch.signal, batch.data)
+            signal = batch.signal
+            read = partial(self._hardware.take, signal, batch.data)
+            self._defects.guard(read, "hardware signals failed", f"{signal} could not be read")
         if self._sink is None:
             self._books.mark(f"{batch.signal} requests without an exporter")
             return
@@ -206,38 +203,48 @@ class Pipeline:
         self._books.mark(f"steps {step.ending}")
         watch = self._telemetry.watch("step", step.first_seen)
         watch.lap("assemble")
+        what = f"instance {step.instance or '?'}, step {step.step}"
+        worked_out = None
+        if not step.parts:
+            worked_out = self._defects.guard(
+                lambda: self._work_out(step, now, watch),
+                "steps failed",
+                f"{what}: its spans leave as they came, unjudged",
+            )
+        if worked_out is None:
+            # Kept for another try they would fail again, after every restart too.
+            step.record.forwarded_whole = True
+            self._leave(as_they_came(step.parts or (step.table,), step.receipts, self._limit))
+            self._ledger.release(step.receipts)
+            return
+        judged, report, leaving, latency = worked_out
+        self._leave(leaving)
+        self._defects.guard(
+            lambda: self._tell(judged, report, now, latency),
+            "verdicts untold",
+            f"{what}: its spans have left, but not all is told of it",
+        )
+        watch.lap("send")
+        watch.stop(spans=len(step.table), ending=step.ending, incidents=len(_active(report)))
+        self._ledger.release(step.receipts)
+        if self._on_report is not None:
+            self._on_report(report, judged.table)
+
+    def _work_out(
+        self, step: AssembledStep, now: float, watch: Stopwatch
+    ) -> tuple[AssembledStep, Report, Leaving, float]:
+        """Returns the step as it was judged, its report, what becomes of its spans, and how long
+        after the last of them it was judged, in seconds.
+        """
         # Workers may call a collective a kernel: what its name tells is used from here on.
         step = replace(step, table=classify(step.table)[0])
-        report = self._judge(step)
-        self._hardware.explain(report, step.table, now)
+        report = self._judge(step, now)
         watch.lap("judge")
         latency = time.monotonic() - step.last_seen
         self._telemetry.latencies.observe("verdict", latency)
-        self._recent.judged(step, report, latency)
-        failed = report.abstained is not None and report.abstained.reason == _FAILED
-        active = [incident for incident in report.incidents if incident.status != "resolved"]
-        if self._capture is not None:
-            self._capture(step, active)
-        whole = bool(active) and self._journal.leaves_whole(active, now)
-        if active or failed or self._shown(step, now):
-            self._send_step(step, report, active, whole=whole)
-        else:  # all of it is in the metrics
-            self._books.count("summarised", len(step.table))
-        self._tell(step, report.incidents, now)
-        watch.lap("send")
-        watch.stop(spans=len(step.table), ending=step.ending, incidents=len(active))
-        news = any(incident.status != "ongoing" for incident in report.incidents)
-        self._judges.judged(step.instance, now, news=news)
-        self._ledger.release(step.receipts)
-        span_of_time = int(step.table.end_ns.max() - step.table.start_ns.min())
-        duration = sum(found.duration_ns for found in report.steps) or span_of_time
-        comparable = report.source.clock.state != "unaligned"
-        lateness = arrival_lateness(step.table) if comparable else {}
-        self._measurements.step(step.instance, duration, lateness)
-        if self._on_report is not None:
-            self._on_report(report, step.table)
+        return step, report, self._leaving(step, report, now), latency
 
-    def _judge(self, step: AssembledStep) -> Report:
+    def _judge(self, step: AssembledStep, now: float) -> Report:
         try:
             report = self._judges.of(step.instance).judge(step.table)
         except Exception as error:
@@ -246,11 +253,16 @@ class Pipeline:
             logger.exception("instance %s, step %d: judging failed", step.instance, step.step)
             self._books.mark("steps failed")
             self._judges.dismiss(step.instance)
-            report = _unjudged(step, error)
+            report = unjudged(step, error)
         if report.instance is None and step.instance:
             report.instance = Instance(id=step.instance)
-        if note := _completeness(step):
+        if note := completeness(step):
             report.coverage.notes.append(note)
+        self._defects.guard(
+            lambda: self._hardware.explain(report, step.table, now),
+            "hardware signals failed",
+            f"instance {step.instance or '?'}, step {step.step}: judged without them",
+        )
         return report
 
     def _shown(self, step: AssembledStep, now: float) -> bool:
@@ -263,10 +275,12 @@ class Pipeline:
         self._next_shown[step.instance] = now + traces.healthy_interval
         return True
 
-    def _send_step(
-        self, step: AssembledStep, report: Report, active: list[Incident], *, whole: bool
-    ) -> None:
-        table = step.table
+    def _leaving(self, step: AssembledStep, report: Report, now: float) -> Leaving:
+        table, active = step.table, _active(report)
+        whole = bool(active) and self._journal.leaves_whole(active, now)
+        failed = report.abstained is not None and report.abstained.reason == FAILED
+        if not (active or failed or self._shown(step, now)):  # all of it is in the metrics
+            return Leaving(fates={("summarised", ""): len(table)})
         bounds = int(table.start_ns.min()), int(table.end_ns.max())
         # Workers name the root as their parent but the processor alone emits it.
         own = table.kind != SpanKind.STEP
@@ -282,15 +296,15 @@ class Pipeline:
         kept &= own
         step.record.forwarded_whole = bool(np.all(kept | ~own))
         summarised = int(len(table) - np.count_nonzero(kept))
-        self._books.count("summarised", summarised)
         if not np.any(kept):
-            return
+            return Leaving(fates={("summarised", ""): summarised})
         marked = mark_incidents(table, active, reports=whole).take(kept)
-        notes = _completeness(step)
+        notes = completeness(step)
         if report.abstained is not None:
             notes = "; ".join(filter(None, (notes, f"not judged: {report.abstained.reason}")))
         root = Root(step.instance, step.step, summarised, step.missing_ranks, notes, whole)
-        self._send_spans(with_root(marked, bounds, root, active), step.receipts, created=1)
+        rooted = with_root(marked, bounds, root, active)
+        return encoded(rooted, step.receipts, self._limit, created=1, summarised=summarised)
 
     def _send_rest(self, step: AssembledStep) -> None:
         """Sends what is left of a step that was at work when a former process died.
@@ -308,32 +322,56 @@ class Pipeline:
 
     def _send_late(self, late: LateSpans, receipts: tuple[int, ...]) -> None:
         self._books.mark("late spans", len(late.table))
+        leaving = self._defects.guard(
+            lambda: self._late(late, receipts),
+            "late spans failed",
+            f"instance {late.instance or '?'}: they leave unmarked",
+        )
+        self._leave(leaving or as_they_came([late.table], receipts, self._limit))
+
+    def _late(self, late: LateSpans, receipts: tuple[int, ...]) -> Leaving:
         table = late.table
         if not late.forwarded_whole:  # their step left as a summary, so do they
-            kept = table.kind == SpanKind.WORKER_STEP
-            self._books.count("summarised", int(np.count_nonzero(~kept)))
-            table = table.take(kept)
+            table = table.take(table.kind == SpanKind.WORKER_STEP)
         marks = {
             row: {**table.attributes.get(row, {}), semconv.LATE: True} for row in range(len(table))
         }
-        self._send_spans(replace(table, attributes=marks), receipts)
+        summarised = len(late.table) - len(table)
+        marked = replace(table, attributes=marks)
+        return encoded(marked, receipts, self._limit, summarised=summarised)
 
-    def _send_spans(self, table: SpanTable, receipts: tuple[int, ...], created: int = 0) -> None:
-        """Sends the table; its first ``created`` rows are ours and stand in no book."""
+    @property
+    def _limit(self) -> int | None:
+        """Bytes of a request; None if nothing is exported."""
         if self._sink is None:
-            self._books.count("dropped", len(table) - created, "no exporter")
-            return
-        limit = int(self._config.exporter.max_request_mib * 2**20)
-        for request in encode_requests(table, limit=limit):
-            acknowledged = int(np.count_nonzero(request.rows >= created))
-            self._offer(Payload("traces", request.data, acknowledged, receipts))
+            return None
+        return int(self._config.exporter.max_request_mib * 2**20)
+
+    def _leave(self, leaving: Leaving) -> None:
+        for (outcome, reason), spans in leaving.fates.items():
+            self._books.count(outcome, spans, reason)
+        for payload in leaving.payloads:
+            self._offer(payload)
 
     def _offer(self, payload: Payload) -> None:
         if self._sink is not None:
             self._ledger.claim(payload.receipts)
             self._sink.offer(payload)
 
-    def _tell(self, step: AssembledStep, incidents: list[Incident], now: float) -> None:
+    def _tell(self, step: AssembledStep, report: Report, now: float, latency: float) -> None:
+        self._tell_incidents(step, report.incidents, now)
+        self._recent.judged(step, report, latency)
+        if self._capture is not None:
+            self._capture(step, _active(report))
+        news = any(incident.status != "ongoing" for incident in report.incidents)
+        self._judges.judged(step.instance, now, news=news)
+        span_of_time = int(step.table.end_ns.max() - step.table.start_ns.min())
+        duration = sum(found.duration_ns for found in report.steps) or span_of_time
+        comparable = report.source.clock.state != "unaligned"
+        lateness = arrival_lateness(step.table) if comparable else {}
+        self._measurements.step(step.instance, duration, lateness)
+
+    def _tell_incidents(self, step: AssembledStep, incidents: list[Incident], now: float) -> None:
         new = {incident.id for incident in incidents if self._journal.is_new(incident)}
         for incident in incidents:
             self._measurements.incident(step.instance, incident, new=incident.id in new)
@@ -348,46 +386,16 @@ class Pipeline:
         self._offer(Payload("logs", encode_logs(resource, events), receipts=step.receipts))
 
     def _send_metrics(self) -> None:
-        if self._sink is not None:
-            data = self._measurements.encode(self._books, time.time_ns())
+        if self._sink is None:
+            return
+        encode = partial(self._measurements.encode, self._books, time.time_ns())
+        data = self._defects.guard(encode, "metrics failed", "they are left out this time")
+        if data is not None:
             self._offer(Payload("metrics", data))
 
 
-def _unjudged(step: AssembledStep, error: Exception) -> Report:
-    table = step.table
-    return Report(
-        source=Source(
-            files=[],
-            ranks=np.unique(table.rank).tolist(),
-            world_size=None,
-            resolution_ns=max(resource.resolution_ns for resource in table.resources),
-            clock=Clock(state="unaligned", max_offset_ns=0),
-        ),
-        coverage=Coverage(
-            spans=len(table),
-            kernels=int(np.count_nonzero(table.on_gpu)),
-            aligned=0,
-            unmatched=0,
-            notes=[],
-        ),
-        steps=[],
-        incidents=[],
-        abstained=Abstention(reason=_FAILED, detail=f"{type(error).__name__}: {error}"),
-    )
-
-
-def _completeness(step: AssembledStep) -> str:
-    """Returns what the step lacks, in a sentence; ``""`` if nothing."""
-    if step.ending == "complete":
-        return ""
-    if step.missing_ranks:
-        missing = f"ranks {', '.join(map(str, step.missing_ranks[:16]))} did not close the step"
-    elif step.missing_count > 0:
-        missing = f"{step.missing_count} rank(s) did not close the step"
-    else:
-        missing = "the workers did not say how many ranks the step has"
-    why = {"waited": "after decision_wait", "limit": "early, memory limit", "shutdown": "at stop"}
-    return f"judged incomplete ({why[step.ending]}): {missing}"
+def _active(report: Report) -> list[Incident]:
+    return [incident for incident in report.incidents if incident.status != "resolved"]
 
 
 def _log_event(incident: Incident) -> LogEvent:

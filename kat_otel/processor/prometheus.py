@@ -28,6 +28,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from kat_otel.processor.assembler import Ending
+from kat_otel.processor.exporter import Signal
 from kat_otel.processor.recent import Recent
 from kat_otel.telemetry import LATENCY_BOUNDS, Distribution, Latency, Level, Outcome, Telemetry
 
@@ -62,7 +64,9 @@ _LEVELS: Final[dict[Level, tuple[str, str]]] = {
 _PREFIX: Final = "kat_processor_"
 _DECODED_SPANS: Final = "decoded spans"
 _DECODED_BYTES: Final = "decoded bytes"
-_STEPS: Final = "steps "
+_ENDINGS: Final = {f"steps {ending}": ending for ending in get_args(Ending)}
+_WATCHED_EVENTS: Final = ("requests refused", "steps failed")
+"""Told from the start, as queries of ``docs/metrics.md`` watch their increase."""
 
 METRICS: Final = (
     MetricInfo(
@@ -87,6 +91,18 @@ METRICS: Final = (
         "counter",
         ("event",),
         "What is no fate of a span: requests refused, retries, late spans.",
+    ),
+    MetricInfo(
+        "kat_processor_export_given_up_total",
+        "counter",
+        ("signal", "reason"),
+        "Requests that the endpoint will never have.",
+    ),
+    MetricInfo(
+        "kat_processor_export_rejected_total",
+        "counter",
+        ("signal",),
+        "Spans, log records and data points that the endpoint left out of requests it took.",
     ),
     MetricInfo(
         "kat_processor_incidents_total", "counter", ("kind", "component"), "Incidents opened."
@@ -149,6 +165,7 @@ class _Figures(Collector):
         """Yields all metrics; a scrape never waits for the judging thread."""
         yield from self._spans()
         yield from self._marks()
+        yield from self._undelivered()
         yield from self._incidents()
         yield from self._durations()
         for level, value in self._telemetry.gauges.read().items():
@@ -167,11 +184,21 @@ class _Figures(Collector):
         marks = self._telemetry.books.marks()
         yield _counter("kat_processor_decoded_spans_total", {(): marks.pop(_DECODED_SPANS, 0)})
         yield _counter("kat_processor_decoded_bytes_total", {(): marks.pop(_DECODED_BYTES, 0)})
-        endings = [name for name in marks if name.startswith(_STEPS)]
-        steps = {(name.removeprefix(_STEPS),): marks.pop(name) for name in endings}
+        steps = {(ending,): marks.pop(name, 0) for name, ending in _ENDINGS.items()}
         yield _counter("kat_processor_steps_total", steps)
+        events = dict.fromkeys(_WATCHED_EVENTS, 0) | marks
         yield _counter(
-            "kat_processor_events_total", {(name,): number for name, number in marks.items()}
+            "kat_processor_events_total", {(name,): number for name, number in events.items()}
+        )
+
+    def _undelivered(self) -> Iterator[Metric]:
+        books = self._telemetry.books
+        # Without a reason there is none given up: told from the start, as the outcomes are.
+        given_up = {(signal, ""): 0 for signal in get_args(Signal)} | books.given_up()
+        yield _counter("kat_processor_export_given_up_total", given_up)
+        rejected = dict.fromkeys(get_args(Signal), 0) | books.rejected()
+        yield _counter(
+            "kat_processor_export_rejected_total", {(name,): n for name, n in rejected.items()}
         )
 
     def _incidents(self) -> Iterator[Metric]:

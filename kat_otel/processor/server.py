@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from kat_otel.config import Config, WalConfig
 from kat_otel.errors import DecodeError, KatError
@@ -18,7 +18,7 @@ from kat_otel.processor.control import ControlServer
 from kat_otel.processor.exporter import Exporter, Payload
 from kat_otel.processor.http_receiver import HttpReceiver
 from kat_otel.processor.ingest import Ingest
-from kat_otel.processor.intake import Intake
+from kat_otel.processor.intake import Batch, Intake
 from kat_otel.processor.judges import Judge, Judges, Memory
 from kat_otel.processor.ledger import Ledger
 from kat_otel.processor.pipeline import Pipeline
@@ -28,13 +28,16 @@ from kat_otel.processor.recent import Recent
 from kat_otel.processor.reload import check_tokens, plan_reload
 from kat_otel.processor.self_traces import SelfTraces
 from kat_otel.processor.state import StateStore
-from kat_otel.processor.wal import WriteAheadLog
+from kat_otel.processor.wal import Record, WriteAheadLog
 from kat_otel.processor.wellbeing import Wellbeing
 from kat_otel.spans import SpanTable
 from kat_otel.telemetry import Books, Telemetry
 from kat_otel.verdict import Report
 
 __all__ = ["Processor", "ProcessorFailedError"]
+
+_END_S: Final = 0.5
+"""What judging may take beyond the deadline to write down what it has learnt."""
 
 logger = logging.getLogger(__name__)
 
@@ -208,6 +211,7 @@ class Processor:
             logger.error("stopping: judging did not end in time, what it holds %s", kept)
         if self._exporter:
             self._exporter.stop(left())
+            self._thread.join(_END_S)  # it may have waited for room there
         if self._log and not self._thread.is_alive():
             self._log.close()
         self._ports.stop()
@@ -299,13 +303,7 @@ class Processor:
         for record in log.pending():
             if self._intake.closed:  # the rest waits in the log for the next start
                 break
-            try:
-                batch = self._ingest.recover(record.signal, record.data, record.id)
-            except DecodeError as error:  # it was understood once: by another version
-                logger.warning("record %d of the log is not understood: %s", record.id, error)
-                self.books.mark("log records not understood")
-                log.settle([record.id])
-                continue
+            batch = self._recovered(record)
             if batch.table is not None:
                 self.books.count("recovered", len(batch.table))
                 spans += len(batch.table)
@@ -313,6 +311,20 @@ class Processor:
             self._pipeline.take(batch, recovered=True)
         if records:
             logger.info("took %d requests with %d spans from the log", records, spans)
+
+    def _recovered(self, record: Record) -> Batch:
+        """Returns a request of the log; one that is not understood now passes on as it came.
+
+        It was understood once, by another version perhaps. Its spans stand in no book.
+        """
+        try:
+            return self._ingest.recover(record.signal, record.data, record.id)
+        except Exception as error:
+            self.books.mark("log records not understood")
+            told = not isinstance(error, DecodeError)  # what is a defect wants its traceback
+            logger.warning("record %d is not understood: %s", record.id, error, exc_info=told)
+            size = len(record.data)
+            return Batch(None, self._clock(), size, record.id, record.signal, record.data)
 
     def _turn(self) -> None:
         due = self._pipeline.next_due()

@@ -114,6 +114,16 @@ class WriteAheadLog:
         self._wait(entry)
         return number
 
+    def has_room(self, size: int) -> bool:
+        """Returns whether the bound allows a request of ``size`` bytes now.
+
+        One that the log will never take, as it is larger than half of it, counts as half of it:
+        that is no state which passes.
+        """
+        with self._changed:
+            used = self._store.size_bytes + self._queued
+            return used + min(footprint(size), self._limit // 2) <= self._limit
+
     def settle(self, ids: Iterable[int]) -> None:
         """Forgets records, within a second. Unknown ids and repetitions do no harm.
 

@@ -3,6 +3,7 @@
 import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -164,7 +165,9 @@ class StandInJudge:
 class Backend(grpc.GenericRpcHandler):
     """An OTLP server that answers as told and keeps what it took."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, credentials: grpc.ServerCredentials | None = None, host: str = "127.0.0.1"
+    ) -> None:
         self.answers: queue.Queue[tuple[grpc.StatusCode, tuple]] = queue.Queue()
         self.detail = "as told"
         self.rejected = 0
@@ -174,7 +177,11 @@ class Backend(grpc.GenericRpcHandler):
         self.metrics: list[ExportMetricsServiceRequest] = []
         self.changed = threading.Condition()
         self.server = grpc.server(ThreadPoolExecutor(4), handlers=[self])
-        self.port = self.server.add_insecure_port("127.0.0.1:0")
+        self.port = (
+            self.server.add_secure_port(f"{host}:0", credentials)
+            if credentials
+            else self.server.add_insecure_port(f"{host}:0")
+        )
         self.server.start()
 
     def service(self, details):
@@ -198,9 +205,11 @@ class Backend(grpc.GenericRpcHandler):
         elif "logs" in method:
             self.logs.append(ExportLogsServiceRequest.FromString(data))
             response = ExportLogsServiceResponse()
+            response.partial_success.rejected_log_records = self.rejected
         else:
             self.metrics.append(ExportMetricsServiceRequest.FromString(data))
             response = ExportMetricsServiceResponse()
+            response.partial_success.rejected_data_points = self.rejected
         self.changed.notify_all()
         return response.SerializeToString()
 
@@ -239,6 +248,25 @@ def backend():
     backend = Backend()
     yield backend
     backend.server.stop(0).wait()
+
+
+@pytest.fixture
+def make_backend():
+    """Returns a function that starts a backend, with TLS or on another address."""
+    backends = []
+
+    def start(tls=None, host: str = "127.0.0.1") -> Backend:
+        credentials = None
+        if tls is not None:
+            pair = tuple(Path(file).read_bytes() for file in (tls.key_file, tls.cert_file))
+            clients = Path(tls.client_ca_file).read_bytes() if tls.client_ca_file else None
+            credentials = grpc.ssl_server_credentials([pair], clients, clients is not None)
+        backends.append(Backend(credentials, host))
+        return backends[-1]
+
+    yield start
+    for backend in backends:
+        backend.server.stop(0).wait()
 
 
 @pytest.fixture

@@ -6,12 +6,15 @@ eight are told the same steps, send them whole, and the full detector names the 
 
 from __future__ import annotations
 
+import ssl
 import threading
 import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from http.client import HTTPException
 
 import grpc
 import pytest
@@ -41,6 +44,7 @@ from kat_otel.processor.server import Processor
 from kat_otel.spans import SpanTable
 from kat_otel.telemetry import Books
 from kat_otel.verdict import Report
+from tests.processor.receiving import Client, Pki
 
 TOKEN = "s3cret"
 TIMEOUT_S = 20
@@ -60,6 +64,7 @@ class Worker:
     rank: int
     token: str = TOKEN
     uid: bytes = b""
+    caller: Client | None = None
     sent: int = field(default=0)
 
     def ask(self, step: int, recorded_from: int = 0) -> ServerToAgent:
@@ -72,7 +77,8 @@ class Worker:
             (CAPABILITY,),
             CustomMessage(CAPABILITY, POLL, poll.encode()),
         )
-        return ServerToAgent.decode(post(self.port, message.encode(), self.token))
+        answer = post(self.port, message.encode(), self.token, caller=self.caller)
+        return ServerToAgent.decode(answer)
 
     def poll(self, step: int, recorded_from: int = 0) -> Orders:
         """Polls, and returns the orders."""
@@ -82,13 +88,21 @@ class Worker:
         return Orders.decode(answer.custom_message.data)
 
 
-def post(port: int, data: bytes, token: str = TOKEN, kind: str = "application/x-protobuf") -> bytes:
+def post(
+    port: int,
+    data: bytes,
+    token: str = TOKEN,
+    kind: str = "application/x-protobuf",
+    caller: Client | None = None,
+) -> bytes:
     """Sends one request."""
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/opamp", data)
+    base = f"https://localhost:{port}" if caller else f"http://127.0.0.1:{port}"
+    context = caller.context() if caller else None
+    request = urllib.request.Request(f"{base}/v1/opamp", data)
     request.add_header("content-type", kind)
     if token:
         request.add_header("authorization", f"Bearer {token}")
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=context) as answer:
         assert answer.headers["content-type"] == "application/x-protobuf"
         return answer.read()
 
@@ -123,6 +137,43 @@ def server(books: Books) -> Iterator[ControlServer]:
     control.start()
     yield control
     control.stop()
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    return Pki(tmp_path_factory.mktemp("pki"))
+
+
+@contextmanager
+def serving(books: Books, **control: object) -> Iterator[ControlServer]:
+    served = ControlServer(config_of(**control), books)
+    served.start()
+    try:
+        yield served
+    finally:
+        served.stop()
+
+
+def test_over_tls_a_worker_is_answered_and_plain_text_is_not(pki: Pki, books: Books) -> None:
+    with serving(books, tls=pki.tls()) as served:
+        assert Worker(served.port, "llama", 0, caller=pki.caller()).poll(1).mode == "full"
+        with pytest.raises((urllib.error.URLError, ConnectionError, HTTPException)):
+            Worker(served.port, "llama", 0).poll(1)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            Worker(served.port, "llama", 0, token="", caller=pki.caller()).poll(1)
+        refused.value.close()
+    assert refused.value.code == 401
+    assert books.marked("polls answered") == 1
+
+
+def test_mutual_tls_lets_in_workers_with_our_authoritys_certificate(pki: Pki, books: Books) -> None:
+    with serving(books, tls=pki.tls(mutual=True)) as served:
+        ours = Worker(served.port, "llama", 0, caller=pki.caller(pki.client))
+        assert ours.poll(1).mode == "full"
+        for who in (None, pki.stranger):
+            with pytest.raises((urllib.error.URLError, ssl.SSLError, ConnectionError)):
+                Worker(served.port, "llama", 1, caller=pki.caller(who)).poll(1)
+    assert books.marked("polls answered") == 1
 
 
 def test_all_ranks_are_told_the_same_steps_ahead_of_every_one(server: ControlServer) -> None:

@@ -1,18 +1,39 @@
 """``kat doctor``: every finding is true, and what is wrong comes with its remedy."""
 
+import os
 import socket
+import subprocess
+import sys
 
 import grpc
 import pytest
+from starlette.responses import PlainTextResponse
 
-from kat_otel.config import Config, ExporterConfig, HealthConfig, StateConfig, WalConfig
+from kat_otel.config import (
+    Config,
+    ExporterConfig,
+    PrometheusConfig,
+    ServerTlsConfig,
+    StateConfig,
+    WalConfig,
+)
 from kat_otel.processor import doctor_machine
+from kat_otel.processor.config_file import load_config
 from kat_otel.processor.doctor import examine
 from kat_otel.processor.doctor_disk import check_log, check_states
 from kat_otel.processor.doctor_machine import check_machine
-from kat_otel.processor.doctor_network import check_endpoint, check_ports, running_processor
+from kat_otel.processor.doctor_network import check_endpoint, check_ports
+from kat_otel.processor.doctor_running import find_running
 from kat_otel.processor.finding import Finding
+from kat_otel.processor.http import HttpServer
+from kat_otel.processor.server import Processor
 from kat_otel.processor.wal import WriteAheadLog
+from tests.processor.receiving import Pki
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory) -> Pki:
+    return Pki(tmp_path_factory.mktemp("pki"))
 
 
 def by_topic(findings) -> dict[str, Finding]:
@@ -113,29 +134,112 @@ def config_of(port: int) -> Config:
 def test_a_taken_port_is_a_failure_if_asked_for_and_a_warning_if_filled_in():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         config = config_of(taken.getsockname()[1])
-        asked = by_topic(check_ports(config, frozenset(), running=False))
-        filled = by_topic(check_ports(config, frozenset({"health.endpoint"}), running=False))
+        asked = by_topic(check_ports(config, frozenset(), None))
+        filled = by_topic(check_ports(config, frozenset({"health.endpoint"}), None))
     assert asked["port of receiver"].state == "ok"
     assert asked["port of health"].state == "fail"
     assert asked["port of health"].remedy.startswith("ss -ltnp")
     assert filled["port of health"].state == "warn"
 
 
-def test_ports_of_the_running_processor_are_no_problem(judge_class):
-    from kat_otel.config import ReceiverConfig
-    from kat_otel.processor.server import Processor
+WAYS = {  # what the settings say of the health port, and whether it tells of itself
+    "plain": ({}, True),
+    "plain, with a token": ({"auth": {"token": "hunter2"}}, False),
+    "TLS": ({"tls": "server"}, True),
+    "TLS, with a token": ({"tls": "server", "auth": {"token": "hunter2"}}, True),
+    "mutual TLS": ({"tls": "mutual"}, False),
+    "shut": (None, False),
+}
 
-    config = Config(
-        receiver=ReceiverConfig(endpoint="127.0.0.1:0"),
-        health=HealthConfig(endpoint="127.0.0.1:0"),
-        exporter=ExporterConfig(endpoint=None),
+
+@pytest.mark.parametrize("logged", [True, False], ids=["with a log", "in memory"])
+@pytest.mark.parametrize("way", WAYS)
+def test_the_running_processor_is_known_and_its_ports_are_no_problem(
+    judge_class, pki, free_port, tmp_path, way, logged
+):
+    health, tells = WAYS[way]
+    if health is not None:
+        tls = health.get("tls") and pki.tls(mutual=health["tls"] == "mutual").model_dump()
+        health = {**health, "tls": tls, "endpoint": f"127.0.0.1:{free_port}"}
+    config = Config.model_validate(
+        {
+            "receiver": {"endpoint": "127.0.0.1:0"},
+            "health": health or {},
+            "exporter": {"endpoint": None},
+            "wal": {"directory": str(tmp_path / "log") if logged else None},
+        }
     )
     with Processor(config, judge=judge_class) as processor:
-        config = config_of(processor.port_of("health"))
-        assert "ready" in running_processor(config)
-        found = by_topic(check_ports(config, frozenset(), running=True))
-    assert found["port of health"].detail.endswith("in use, by the running processor")
-    assert running_processor(config) == ""
+        receiver = {"endpoint": f"127.0.0.1:{processor.port}"}
+        config = Config.model_validate(config.model_dump() | {"receiver": receiver})
+        running = find_running(config)
+        found = by_topic(check_ports(config, frozenset(), running))
+    assert (running is not None) is (tells or logged)
+    if running is None:
+        return  # nobody could know
+    assert (", ready" in running.detail) is tells
+    assert (f"process {os.getpid()} on" in running.detail) is logged
+    assert {finding.state for finding in found.values()} == {"ok"}
+    assert found["port of receiver"].detail.endswith("in use, by the running processor")
+    assert "hunter2" not in repr((running, found))
+    assert find_running(config) is None  # it has ended
+
+
+def test_a_token_is_shown_to_nobody_who_cannot_be_known(pki):
+    """Somebody else may have the port: a stranger's certificate, or none at all."""
+    seen = []
+
+    async def listen_in(scope, receive, send):
+        seen.append(dict(scope["headers"]).get(b"authorization"))
+        await PlainTextResponse("{}")(scope, receive, send)
+
+    stranger, key = map(str, pki.stranger)
+    for tls in (None, ServerTlsConfig(cert_file=stranger, key_file=key)):
+        server = HttpServer("stranger", "127.0.0.1:0", listen_in, tls, key="health")
+        server.start()
+        health = {
+            "endpoint": f"127.0.0.1:{server.port}",
+            "tls": tls and pki.tls().model_dump(),
+            "auth": {"token": "hunter2"},
+        }
+        assert find_running(Config.model_validate({"health": health})) is None
+        server.stop()
+    assert seen == [None]  # the plain one; the other's handshake failed
+
+
+def test_ports_of_a_collector_beside_the_running_processor_are_not_called_its_own(
+    tmp_path, backend, free_port
+):
+    with socket.create_server(("127.0.0.1", 0)) as collectors:
+        taken = f"127.0.0.1:{collectors.getsockname()[1]}"
+        shut = "".join(f"{name}: {{endpoint: null}}\n" for name in ("control", "debug", "health"))
+        file = tmp_path / "kat.yaml"
+        file.write_text(
+            f"receiver: {{endpoint: '127.0.0.1:{free_port}', http: {{endpoint: null}}}}\n"
+            f"exporter: {{endpoint: '127.0.0.1:{backend.port}'}}\n"
+            f"wal: {{directory: {tmp_path / 'log'}, max_size_mib: 64}}\n"
+            f"{shut}prometheus: {{endpoint: null}}\n"
+        )
+        command = [sys.executable, "-m", "kat_otel", "process", "--config", str(file)]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        try:
+            assert any("receiving OTLP on port" in line for line in process.stderr)
+            whole = list(examine(file))
+            config = load_config(file).model_copy(
+                update={"prometheus": PrometheusConfig(endpoint=taken)}
+            )
+            running = find_running(config)
+            asked = by_topic(check_ports(config, frozenset(), running))
+            filled = by_topic(check_ports(config, frozenset({"prometheus.endpoint"}), running))
+        finally:
+            process.kill()
+            process.communicate()
+    assert "fail" not in {finding.state for finding in whole}
+    assert by_topic(whole)["processor"].state == "ok"
+    assert asked["port of receiver"].detail.endswith("in use, by the running processor")
+    assert asked["port of prometheus"].state == "fail"
+    assert filled["port of prometheus"].state == "warn"
+    assert "another process" in filled["port of prometheus"].detail
 
 
 def test_a_log_with_pending_requests_is_counted_and_left_as_it_is(tmp_path):
@@ -152,8 +256,6 @@ def test_a_log_with_pending_requests_is_counted_and_left_as_it_is(tmp_path):
 
 
 def test_a_log_in_use_names_who_has_it(tmp_path):
-    import os
-
     log = WriteAheadLog(tmp_path, 64 << 20)
     found = by_topic(check_log(WalConfig(directory=str(tmp_path), max_size_mib=64)))
     log.close()

@@ -4,14 +4,23 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+import urllib.error
+import urllib.request
 
 import grpc
 import pytest
 
 from kat_otel.config import Config
 from kat_otel.otlp import encode_traces
+from kat_otel.processor import ingest
+from kat_otel.processor.retry_info import DETAILS_KEY, read_retry_delay
 from kat_otel.processor.server import Processor
 from kat_otel.processor.wal import WriteAheadLog
+from tests.processor.receiving import by_http
+
+FREE = "127.0.0.1:0"
 
 
 @pytest.fixture
@@ -181,8 +190,60 @@ def test_kill_9_loses_nothing_that_was_acknowledged(
     assert left(tmp_path) == 0
 
 
+def test_sigterm_ends_in_time_although_the_backend_hangs_and_what_waits_is_sent_later(
+    settings, fleet, backend, connect, tmp_path
+):
+    taken, answer = backend.take, threading.Event()
+
+    def hang(method, data):
+        backend.changed.release()  # held by the caller
+        answer.wait(60)
+        backend.changed.acquire()
+        return taken(method, data)
+
+    backend.take = hang
+    config = settings(f"127.0.0.1:{backend.port}", shutdown_timeout=2)
+    config = config.model_copy(
+        update={"exporter": config.exporter.model_copy(update={"timeout": 60.0})}
+    )
+    file, acknowledged = tmp_path / "kat.yaml", set()
+    file.write_text(config.model_dump_json())
+    child = subprocess.Popen(
+        [sys.executable, "-m", "kat_otel", "process", "--config", str(file)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        lines = iter(child.stderr.readline, "")
+        said = next(line for line in lines if "receiving OTLP on port" in line)
+        export = connect(int(said.split("port ")[1].split(",")[0]))
+        for step in range(3):
+            for table in fleet.step(step):
+                export(b"".join(encode_traces(table)), timeout=20)
+                acknowledged |= ids(table)
+        backend.wait_for(lambda: backend.attempts)
+        begun = time.monotonic()
+        child.terminate()
+        _, said = child.communicate(timeout=30)
+        took = time.monotonic() - begun
+    finally:
+        child.kill()
+        answer.set()
+        child.stderr.close()
+    assert child.returncode == 0, said
+    assert f"pending {len(acknowledged)}" in said
+    assert 2.0 <= took < 2.0 + 1.5, said  # the allowance: a process that ends
+    backend.take = taken
+    backend.tables.clear()
+    with Processor(config) as second:
+        backend.wait_for(lambda: acknowledged <= ids(backend.spans_unlocked()))
+    assert second.books.balance().pending == 0
+    assert left(tmp_path) == 0
+
+
 def test_a_full_log_is_backpressure_and_not_a_crash(settings, fleet, connect, judge_class):
-    config = settings(None, assembler={"decision_wait": 60})
+    receiver = {"endpoint": FREE, "http": {"endpoint": FREE}, "retry_after": 2.5}
+    config = settings(None, assembler={"decision_wait": 60}, receiver=receiver)
     with Processor(config, judge=judge_class) as processor:
 
         def full(*_) -> int:
@@ -195,9 +256,58 @@ def test_a_full_log_is_backpressure_and_not_a_crash(settings, fleet, connect, ju
         data = b"".join(encode_traces(fleet.rank(0, 0)))
         with pytest.raises(grpc.RpcError) as refused:
             export(data)
-        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        by_http_told = by_http(processor.http_port, data)
         processor._log.append = kept
         export(data)
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    details = dict(refused.value.trailing_metadata())[DETAILS_KEY]
+    assert read_retry_delay(details) == 2.5
+    assert (by_http_told.status, by_http_told.delay) == (503, 3.0)  # Retry-After has whole seconds
+
+
+def test_a_log_that_was_full_and_worked_off_makes_ready_again_without_a_request(
+    settings, fleet, backend, connect, judge_class, monkeypatch
+):
+    monkeypatch.setattr(ingest, "_BELIEVED_S", 0.2)
+    entered, go_on = threading.Event(), threading.Event()
+
+    class StuckJudge(judge_class):
+        def judge(self, table):
+            entered.set()
+            assert go_on.wait(60)
+            return super().judge(table)
+
+    config = settings(f"127.0.0.1:{backend.port}", health={"endpoint": "127.0.0.1:0"})
+    padding = b"\xfa\x7f\x80\x80\x80\x02" + bytes(2**22)  # a field that OTLP does not know
+    with Processor(config, judge=StuckJudge) as processor:
+
+        def readiness() -> tuple[int, str]:
+            url = f"http://127.0.0.1:{processor.port_of('health')}/readyz"
+            try:
+                with urllib.request.urlopen(url, timeout=20) as answer:
+                    return answer.status, answer.read().decode()
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.code, error.read().decode()
+
+        export = connect(processor.port)
+        assert readiness()[0] == 200
+
+        def fill() -> None:
+            for step in range(16):
+                for table in fleet.step(step):
+                    export(b"".join(encode_traces(table)) + padding, timeout=20)
+
+        with pytest.raises(grpc.RpcError, match="the log is full"):
+            fill()
+        time.sleep(0.4)  # longer than a refusal is believed: the log itself is asked
+        status, said = readiness()
+        assert (status, "no room for" in said) == (503, True)
+        go_on.set()
+        until = time.monotonic() + 20
+        while readiness()[0] != 200:
+            assert time.monotonic() < until, readiness()
+            time.sleep(0.05)
 
 
 def test_two_processes_cannot_have_one_log(settings, judge_class):

@@ -22,9 +22,13 @@ class RecordingLog:
     def __init__(self) -> None:
         self.records: list[tuple[str, bytes, int]] = []
         self.error: Exception | None = None
+        self.room = 2**30
         self.entered = threading.Semaphore(0)
         self.go_on = threading.Event()
         self.go_on.set()
+
+    def has_room(self, size: int) -> bool:
+        return size < self.room
 
     def append(self, signal: str, data: bytes, received_ns: int) -> int:
         self.entered.release()
@@ -145,6 +149,39 @@ def test_a_log_that_takes_nothing_means_later(ingest, intake, log, books, spans,
     assert books.total("acknowledged") == 0
     log.error = None
     assert ingest.submit("traces", spans, "worker").outcome == "taken"
+
+
+def test_what_the_log_refused_counts_until_it_has_room_again_and_no_request_is_needed(
+    intake, books, log, spans
+):
+    now = [100.0]
+    ingest = Ingest(ReceiverConfig(), intake, books, lambda: now[0], log)
+    assert ingest.log_problem == ""
+    log.error, log.room = LogFullError("4,096 MiB"), 0
+    ingest.submit("traces", spans, "worker")
+    now[0] += 3_600
+    assert ingest.log_problem == "4,096 MiB"
+    log.room = 2**30
+    assert ingest.log_problem == ""
+
+
+@pytest.mark.parametrize("error", [LogFullError("no space left"), LogFailedError("EIO")])
+def test_what_the_disk_refused_counts_for_a_while_and_then_the_next_request_tells(
+    intake, books, log, spans, error
+):
+    now = [100.0]
+    ingest = Ingest(ReceiverConfig(), intake, books, lambda: now[0], log)
+    log.error = error
+    ingest.submit("traces", spans, "worker")
+    now[0] += 9
+    assert ingest.log_problem == str(error)
+    now[0] += 2
+    assert ingest.log_problem == ""
+    ingest.submit("traces", spans, "worker")
+    assert ingest.log_problem == str(error)
+    log.error = None
+    ingest.submit("traces", spans, "worker")
+    assert ingest.log_problem == ""
 
 
 def test_a_full_queue_means_later_and_touches_no_log(ingest, intake, log, books, spans):

@@ -28,7 +28,7 @@ def test_a_step_comes_back_as_it_came(batch: SpanTable, ranks: int, folded: bool
         assert pending.add(spans, rank, 0.0) == 0
     for number in range(ranks if folded else 0):
         pending.fold(number)
-    table = pending.hand_over()
+    table = pending.table()
     for name in set(COLUMNS) - {"resource", "parent"}:
         came = np.concatenate([getattr(spans, name) for _, _, spans in parts[:ranks]])
         assert np.array_equal(getattr(table, name), came), name
@@ -47,4 +47,4 @@ def test_folded_spans_hold_nothing_of_their_batch(batch: SpanTable) -> None:
     for name in COLUMNS:
         assert not np.shares_memory(getattr(kept, name), getattr(batch, name)), name
     assert kept.nbytes <= 0.75 * spans.nbytes
-    assert pending.size == kept.nbytes
+    assert kept.nbytes < pending.size < kept.nbytes + 1_000, "and the attributes of one span"

@@ -1,7 +1,9 @@
 """The ports for those who operate the processor: who may look, and what they are told."""
 
 import json
+import ssl
 import urllib.error
+from http.client import HTTPException
 from types import SimpleNamespace
 from urllib.request import Request, urlopen
 
@@ -13,6 +15,7 @@ from kat_otel.processor.conditions import Condition
 from kat_otel.processor.ports import Ports
 from kat_otel.processor.recent import Recent
 from kat_otel.telemetry import Telemetry
+from tests.processor.receiving import Client, Pki
 
 FREE = "127.0.0.1:0"
 
@@ -23,6 +26,11 @@ def every_port(**auth) -> Config:
         prometheus=PrometheusConfig(endpoint=FREE, **auth),
         debug=DebugConfig(endpoint=FREE, **auth),
     )
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory) -> Pki:
+    return Pki(tmp_path_factory.mktemp("pki"))
 
 
 @pytest.fixture
@@ -55,10 +63,12 @@ def world():
         ports.stop()
 
 
-def get(port: int, path: str, token: str = "") -> tuple[int, str]:
+def get(port: int, path: str, token: str = "", caller: Client | None = None) -> tuple[int, str]:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
+    base = f"https://localhost:{port}" if caller else f"http://127.0.0.1:{port}"
+    context = caller.context() if caller else None
     try:
-        with urlopen(Request(f"http://127.0.0.1:{port}{path}", headers=headers), timeout=20) as ok:
+        with urlopen(Request(base + path, headers=headers), timeout=20, context=context) as ok:
             return ok.status, ok.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -94,10 +104,38 @@ def test_health_tells_the_books(world):
     assert said["events"] == {"export retries": 2}
 
 
-@pytest.mark.parametrize(
+EVERY = pytest.mark.parametrize(
     ("name", "path"),
     [("health", "/healthz"), ("prometheus", "/metrics"), ("debug", "/debug/steps.json")],
 )
+
+
+@EVERY
+def test_a_port_with_a_certificate_speaks_tls_and_nothing_else(world, pki, name, path):
+    port = world.start(every_port(tls=pki.tls())).port(name)
+    assert get(port, path, caller=pki.caller())[0] == 200
+    with pytest.raises((urllib.error.URLError, ConnectionError, HTTPException)):
+        get(port, path)  # plain text
+
+
+@EVERY
+def test_mutual_tls_lets_in_who_shows_our_authoritys_certificate(world, pki, name, path):
+    port = world.start(every_port(tls=pki.tls(mutual=True))).port(name)
+    assert get(port, path, caller=pki.caller(pki.client))[0] == 200
+    for who in (None, pki.stranger):
+        with pytest.raises((urllib.error.URLError, ssl.SSLError, ConnectionError)):
+            get(port, path, caller=pki.caller(who))
+
+
+@EVERY
+def test_tokens_are_asked_for_behind_tls_too(world, pki, name, path):
+    auth = AuthConfig(token="hunter2")
+    port = world.start(every_port(tls=pki.tls(mutual=True), auth=auth)).port(name)
+    answers = [get(port, path, token, pki.caller(pki.client))[0] for token in ("", "hunter2")]
+    assert answers == [401, 200]
+
+
+@EVERY
 def test_a_port_with_tokens_lets_in_who_shows_one(world, name, path):
     port = world.start(every_port(auth=AuthConfig(token="hunter2"))).port(name)
     assert get(port, path)[0] == 401

@@ -5,12 +5,15 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from kat_otel.otlp import encode_traces
 from kat_otel.processor.http import HttpServer
 from kat_otel.processor.prometheus import METRICS, metrics_app, registry_of
 from kat_otel.processor.recent import Recent
 from kat_otel.telemetry import Telemetry
+from tests.processor.receiving import Receivers, by_grpc
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -25,6 +28,9 @@ def telemetry() -> Telemetry:
     telemetry.books.mark("decoded bytes", 9_000)
     telemetry.books.mark("steps complete", 2)
     telemetry.books.mark("export retries", 4)
+    telemetry.books.mark("steps left in the log", 3)  # not judged: no ending of a step
+    telemetry.books.give_up("logs", "export UNIMPLEMENTED", 5)
+    telemetry.books.reject("metrics", 6)
     telemetry.latencies.observe("decode", 0.003)
     telemetry.latencies.observe("verdict", 0.2)
     telemetry.gauges.set("log_bytes", lambda: 4096)
@@ -78,12 +84,48 @@ def test_counts_of_no_spans_durations_and_levels_are_told(scrape):
     assert found["kat_processor_decoded_bytes_total", frozenset()] == 9_000
     assert found["kat_processor_steps_total", frozenset({("ending", "complete")})] == 2
     assert found["kat_processor_events_total", frozenset({("event", "export retries")})] == 4
+    given_up = frozenset({("signal", "logs"), ("reason", "export UNIMPLEMENTED")})
+    assert found["kat_processor_export_given_up_total", given_up] == 5
+    assert found["kat_processor_export_rejected_total", frozenset({("signal", "metrics")})] == 6
+    assert found["kat_processor_export_rejected_total", frozenset({("signal", "logs")})] == 0
     assert found["kat_processor_log_bytes", frozenset()] == 4096
     bucket = "kat_processor_work_duration_seconds_bucket"
     assert found[bucket, frozenset({("work", "decode"), ("le", "0.0025")})] == 0
     assert found[bucket, frozenset({("work", "decode"), ("le", "0.005")})] == 1
     assert found[bucket, frozenset({("work", "decode"), ("le", "+Inf")})] == 1
     assert found["kat_processor_verdict_latency_seconds_sum", frozenset()] == pytest.approx(0.2)
+
+
+def test_steps_are_told_by_why_they_were_judged_and_by_nothing_else(telemetry, scrape):
+    for name in ("steps failed", "steps in part after a restart", "steps left in the log"):
+        telemetry.books.mark(name)
+    endings = {
+        dict(labels)["ending"]: value
+        for (name, labels), value in samples(scrape()[1]).items()
+        if name == "kat_processor_steps_total"
+    }
+    assert endings == {"complete": 2, "waited": 0, "limit": 0, "shutdown": 0}
+    said = re.search(r"`ending` is (.*?)\.", PAGE.read_text(), re.DOTALL).group(1)
+    assert set(re.findall(r"`(\w+)`", said)) - {"decision_wait"} == set(endings)
+
+
+def test_a_sender_that_is_held_up_moves_what_the_documentation_watches(fleet):
+    (query,) = re.findall(r"held up\? \| `(.*)` \|", PAGE.read_text())
+    name, label, value = re.search(r'(\w+)\{(\w+)="([\w ]+)"\}', query).groups()
+
+    def watched() -> float:
+        page = generate_latest(registry_of(telemetry, Recent(1))).decode()
+        return samples(page)[name, frozenset({(label, value)})]
+
+    with Receivers(queue_size_mib=1) as receivers:
+        telemetry = Telemetry()
+        telemetry.books = receivers.books
+        assert watched() == 0
+        data = b"".join(encode_traces(fleet.rank(0, 0)))
+        data += b"\xfa\x7f\x80\x80\x20" + bytes(2**19)  # half of the queue, unknown to OTLP
+        said = [by_grpc(receivers.grpc.port, data).outcome for _ in range(3)]
+        assert (said[0], said[-1]) == ("taken", "later")
+        assert watched() == said.count("later")
 
 
 def test_incidents_are_told_by_kind_and_component_only(fleet, judge_class):
@@ -120,6 +162,15 @@ def test_the_documentation_describes_every_metric_and_no_other(telemetry):
     own = {name for name in exported if name.startswith("kat_")}
     assert own <= set(described)
     assert set(described) - own <= levels
+
+
+def test_every_query_of_the_documentation_names_labels_that_exist(scrape):
+    found = samples(scrape()[1])
+    queries = re.findall(r"(kat_processor_\w+)\{([^}]*)\}", PAGE.read_text())
+    assert len(queries) >= 5
+    for name, wanted in queries:
+        for label, value in re.findall(r'(\w+)="([^"]*)"', wanted):
+            assert any(n == name and (label, value) in labels for n, labels in found), (name, value)
 
 
 def test_every_query_of_the_documentation_names_metrics_that_exist():
