@@ -273,7 +273,8 @@ class Assembler:
             self._loose_spans -= spans
             for pending, number in parts:
                 before = pending.size
-                pending.fold(number)
+                fold = partial(pending.fold, number)
+                self._defects.guard(fold, "parts not folded", "they take more memory")
                 self._size += pending.size - before
 
     def _schedule(self, instance: _Instance, name: str) -> None:
