@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,18 @@ def test_every_command_that_the_readme_names_exists() -> None:
     assert {"analyze", "process", "replay", "demo", "validate"} <= named
     overview = kat("--help")
     assert [name for name in named if not re.search(rf"^  {name} ", overview, re.MULTILINE)] == []
+
+
+def test_the_architecture_page_has_the_layers_that_are_checked() -> None:
+    page = (REPOSITORY / "docs" / "architecture.md").read_text()
+    told = re.search(r"checks it: `([^`]*)`", page)
+    assert told is not None
+    layers = [set(re.findall(r"\w+", layer)) for layer in told[1].split(">")]
+    contracts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["importlinter"]
+    checked = [
+        set(re.findall(r"kat_otel\.(\w+)", layer)) for layer in contracts["contracts"][0]["layers"]
+    ]
+    assert layers == [layer for layer in checked if layer != {"__main__"}]
 
 
 def test_every_make_target_that_the_pages_name_exists() -> None:
