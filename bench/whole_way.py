@@ -5,11 +5,12 @@
     python bench/whole_way.py --rate 400000 [--seconds 15]
 
 A real `kat process` is pinned to the first core; sender and sink share the others. Steps are
-those of the simulator behind `kat demo`, encoded before the clock runs. Prints, for each number
-of ranks, spans a second (wall and by CPU time), peak memory and what became of every span; then
-the same payload through a loop over protobuf objects, which is how a collector's Python processor
-would begin. ``--rate`` sends steps as they come about, so many spans a second, and prints how long
-after a step's last span its verdict came.
+those of the simulator behind `kat demo`, encoded before the clock runs; the first of them (a third,
+until there is a history) warm it up and are told apart. Prints, for each number of ranks, spans a
+second (wall and by CPU time), peak memory (its own, and with the log's pages that are mapped) and
+what became of every span; then the same payload through a loop over protobuf objects, which is
+how a collector's Python processor would begin. ``--rate`` sends steps as they come about, so many
+spans a second, and prints how long after a step's last span its verdict came.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -148,6 +150,9 @@ class Served:
             ],
             stderr=(folder / "stderr.txt").open("w"),
         )
+        self._own_mib = 0
+        self._stopped = threading.Event()
+        threading.Thread(target=self._watch_memory, daemon=True).start()
         for _ in range(600):
             if self.process.poll() is not None:
                 raise SystemExit((folder / "stderr.txt").read_text())
@@ -177,15 +182,28 @@ class Served:
 
     def memory(self) -> str:
         """Returns what is in memory now: its own, and what it looks at of files (the log)."""
-        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        held = {line.split()[0]: int(line.split()[1]) >> 10 for line in lines if "kB" in line}
+        held = self._held_mib()
         return f"{held['RssAnon:']:>6} MiB and {held['RssFile:']:>4} MiB of files"
 
-    def peak_mib(self) -> float:
+    def peak(self) -> str:
+        """Returns the most memory that was its own, looked at 20 times a second, and of all."""
+        return f"{self._own_mib} MiB, with mapped files {self.peak_mib()} MiB"
+
+    def peak_mib(self) -> int:
+        """Returns the most memory that it had, pages of files that it looked at included."""
+        return self._held_mib()["VmHWM:"]
+
+    def _held_mib(self) -> dict[str, int]:
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        return int(next(x for x in lines if x.startswith("VmHWM")).split()[1]) / 1024
+        return {line.split()[0]: int(line.split()[1]) >> 10 for line in lines if "kB" in line}
+
+    def _watch_memory(self) -> None:
+        while not self._stopped.wait(0.05):
+            with contextlib.suppress(OSError, KeyError):
+                self._own_mib = max(self._own_mib, self._held_mib()["RssAnon:"])
 
     def stop(self) -> None:
+        self._stopped.set()
         self.process.terminate()
         self.process.wait(60)
 
@@ -248,27 +266,38 @@ def wait_for(served: Served, spans: int, pending: int = 0) -> dict:
 
 
 def measure(ranks: int, args: argparse.Namespace, sink: Sink) -> float:
-    """Runs one load, prints its line and returns the CPU time of a span in µs."""
+    """Runs one load, prints its line and returns the CPU time of a warm span in µs."""
     load = make_load(ranks, args.spans, args.layers)
+    of_batch = len(load.requests) // load.batches
+    cold = max(1, load.batches // 3) * of_batch
+    if cold == len(load.requests):  # a step of many ranks: one more batch of them
+        load = make_load(ranks, 2 * load.spans, args.layers)
+    parts = [replace(load, requests=r) for r in (load.requests[:cold], load.requests[cold:])]
+    sizes = [sum(map(len, part.requests)) for part in parts]
     with tempfile.TemporaryDirectory() as folder:
         served = Served(Path(folder), sink.port, log=args.log)
         try:
-            begun, cpu, before = time.perf_counter(), served.cpu(), sink.size
-            refused = send(load, served.port)
+            before, begun = sink.size, served.cpu()
+            refused = send(parts[0], served.port)
+            served.settled()
+            first = served.state()["spans"]["acknowledged"]
+            cold_cost = (served.cpu() - begun) / first * 1e6
+            begun, cpu = time.perf_counter(), served.cpu()
+            refused += send(parts[1], served.port)
             state = wait_for(served, load.spans)
             took, cpu = time.perf_counter() - begun, served.cpu() - cpu
-            peak = served.peak_mib()
+            peak = served.peak()
         finally:
             served.stop()
-    size = sum(map(len, load.requests))
+    warm = load.spans - first
     print(
-        f"{ranks:>5} ranks {load.spans_a_step:>9,} spans/step {load.spans / took:>10,.0f} spans/s "
-        f"wall {load.spans / cpu:>10,.0f} by CPU {cpu / load.spans * 1e6:>6.2f} µs/span "
-        f"{peak:>6.0f} MiB  bytes in/out {size / max(1, sink.size - before):>6.0f}x  "
-        f"refused {refused}  {_fates(state)}",
+        f"{ranks:>5} ranks {load.spans_a_step:>9,} spans/step {warm / took:>10,.0f} spans/s "
+        f"wall {warm / cpu:>10,.0f} by CPU {cpu / warm * 1e6:>6.2f} µs/span "
+        f"(the first {first:,}: {cold_cost:.2f})  {peak}  bytes in/out "
+        f"{sum(sizes) / max(1, sink.size - before):.0f}x  refused {refused}  {_fates(state)}",
         flush=True,
     )
-    return cpu / load.spans * 1e6
+    return cpu / warm * 1e6
 
 
 def measure_pending(spans: int, args: argparse.Namespace, sink: Sink) -> None:
@@ -293,6 +322,7 @@ def measure_pending(spans: int, args: argparse.Namespace, sink: Sink) -> None:
             state = wait_for(served, load.spans)
             cost = (served.cpu() - cpu) / load.spans * 1e6
             print(f"judged  {load.spans:>10,} {cost:>6.2f} µs/span {served.memory()}")
+            print(f"at most {served.peak()}")
             print(_fates(state))
         finally:
             served.stop()

@@ -267,11 +267,16 @@ class AssemblerConfig(_Section):
     order_wait: Duration = 0.5
     """How long a complete step waits for the step before it, if that has not been seen."""
     max_pending_steps: int = Field(default=1_000, ge=1)
-    """Steps under assembly; beyond it the oldest is judged as it is."""
+    """Steps under assembly, of all instances."""
     max_pending_spans: int = Field(default=5_000_000, ge=1)
-    """Spans under assembly; beyond it the oldest step is judged as it is."""
+    """Spans under assembly, of all instances."""
     max_pending_mib: int = Field(default=1_024, ge=1)
-    """Memory under assembly; beyond it the oldest step is judged as it is."""
+    """Memory under assembly, of all instances."""
+    over_limit: Literal["judge_early", "refuse"] = "judge_early"
+    """Beyond these three: judge_early judges the oldest step as it is; refuse lets senders wait
+    until steps are complete, or were waited for long enough."""
+    max_step_spans: int = Field(default=4_000_000, ge=1)
+    """Spans of a step; beyond it that step is judged as it is, with those before it."""
     max_instances: int = Field(default=64, ge=1)
     """Instances with a history; beyond it the one not seen for longest is forgotten."""
     remembered_steps: int = Field(default=128, ge=0)

@@ -29,31 +29,33 @@ class PerString:
 
     def __init__(self, function: Callable[[str], int]) -> None:
         self._function = function
-        self._tables: OrderedDict[int, tuple[StringTable, list[NDArray[np.int64]]]] = OrderedDict()
+        self._tables: OrderedDict[int, tuple[StringTable, NDArray[np.int64]]] = OrderedDict()
 
     def of(self, strings: StringTable, index: NDArray[np.int32]) -> NDArray[np.int64]:
         """Returns the numbers of the strings ``index``, int64, of its shape."""
-        values, known = self._arrays(strings)
-        missing = known[index] == 0
-        if missing.any():
-            new: list[int] = np.unique(index[missing]).tolist()
-            values[new] = [self._function(strings[i]) for i in new]
-            known[new] = 1
-        return values[index]
+        values = self._values(strings)
+        found = values.take(index)
+        if found.size and found.min() == _NEW:
+            new: list[int] = np.unique(index[found == _NEW]).tolist()
+            values[new] = [max(self._function(strings[i]), _NEW + 1) for i in new]
+            found = values.take(index)
+        return found
 
-    def _arrays(self, strings: StringTable) -> list[NDArray[np.int64]]:
-        """Values, and whether they are known: two arrays as long as the table at least."""
-        entry = self._tables.get(id(strings))
-        if entry is None:
-            entry = self._tables[id(strings)] = (strings, [np.zeros(0, np.int64)] * 2)
+    def _values(self, strings: StringTable) -> NDArray[np.int64]:
+        """An array as long as the table at least, _NEW where nothing is known yet."""
+        table, values = self._tables.get(id(strings), (strings, _NOTHING))
+        short = len(table) - len(values)
+        if short > 0:
+            room = np.full(short + len(table) // 2, _NEW)
+            values = np.concatenate([values, room])
+            self._tables[id(strings)] = table, values
             while len(self._tables) > _MAX_TABLES:
                 self._tables.popitem(last=False)
-        arrays = entry[1]
-        short = len(strings) - len(arrays[0])
-        if short > 0:
-            room = np.zeros(short + len(strings) // 2, np.int64)
-            arrays[:] = [np.concatenate([array, room]) for array in arrays]
-        return arrays
+        return values
+
+
+_NEW = np.iinfo(np.int64).min
+_NOTHING = np.empty(0, np.int64)
 
 
 def text_hash(text: str) -> int:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -233,8 +234,10 @@ class SpanTable:
                 raise ValueError(f"no column {key!r} in SpanTable")
             if len(values) != len(self):
                 raise ValueError(f"column {key!r} has {len(values)} rows, the table {len(self)}")
-        cast = {k: np.ascontiguousarray(v, dtype=COLUMNS[k].dtype) for k, v in columns.items()}
-        return replace(self, **cast)  # type: ignore[arg-type]
+        values = list(_all_fields(self))
+        for key, column in columns.items():
+            values[_PLACE_OF[key]] = np.ascontiguousarray(column, dtype=COLUMNS[key].dtype)
+        return SpanTable(*values)
 
     def take(self, rows: NDArray[Any]) -> SpanTable:
         """Returns the given rows as a table of their own; parents outside become NO_PARENT.
@@ -257,25 +260,34 @@ class SpanTable:
         }
         return SpanTable(self.strings, self.resources, attributes=attributes, **columns)
 
+    def between(self, first: int, last: int, described: Sequence[int] | None = None) -> SpanTable:
+        """Returns rows ``first`` to ``last`` (excluded) as views: they keep all of it in memory.
+
+        Args:
+            first, last: rows of this table.
+            described: rows among them that have attributes; all are looked through if None.
+        """
+        columns = {name: getattr(self, name)[first:last] for name in COLUMNS}
+        parent: Int32 = columns["parent"]
+        if len(parent) and int(parent.max()) >= 0:
+            parent = parent - np.int32(first)
+            parent[(parent < 0) | (parent >= last - first)] = NO_PARENT
+            columns["parent"] = parent
+        if described is None:
+            described = [row for row in self.attributes if first <= row < last]
+        attributes = {row - first: self.attributes[row] for row in described}
+        return SpanTable(self.strings, self.resources, attributes=attributes, **columns)
+
     def _slice(self, first: int, last: int) -> SpanTable:
         """Returns rows ``first`` to ``last`` (excluded): views if they are most of the table."""
         count = last - first
         if count == len(self):
             return self
-        keep_all = 2 * count >= len(self)  # a few rows must not keep a large table alive
-        columns = {
-            name: getattr(self, name)[first:last]
-            if keep_all
-            else getattr(self, name)[first:last].copy()
-            for name in COLUMNS
-        }
-        parent = columns["parent"] - np.int32(first)
-        parent[(columns["parent"] < first) | (parent >= count)] = NO_PARENT
-        columns["parent"] = parent
-        attributes = {
-            row - first: values for row, values in self.attributes.items() if first <= row < last
-        }
-        return SpanTable(self.strings, self.resources, attributes=attributes, **columns)
+        views = self.between(first, last)
+        if 2 * count >= len(self):
+            return views
+        # a few rows must not keep a large table alive
+        return replace(views, **{name: getattr(views, name).copy() for name in COLUMNS})
 
     @staticmethod
     def empty() -> SpanTable:
@@ -298,6 +310,10 @@ COLUMNS: Mapping[str, Column] = {
     if "dtype" in f.metadata
 }
 """Name, dtype, fill and meaning of every column, in order."""
+
+
+_all_fields = attrgetter(*(f.name for f in fields(SpanTable)))
+_PLACE_OF = {f.name: place for place, f in enumerate(fields(SpanTable))}
 
 
 class SpanTableBuilder:
@@ -419,16 +435,18 @@ def concat(tables: Sequence[SpanTable]) -> SpanTable:
     return SpanTable(strings, tuple(resources), attributes=attributes, **columns)
 
 
+_WIDEST_FIRST = tuple(sorted(COLUMNS.items(), key=lambda item: -item[1].dtype.itemsize))  # aligned
+_ROW_BYTES = sum(column.dtype.itemsize for column in COLUMNS.values())
+
+
 def _uninitialised(count: int) -> dict[str, NDArray[Any]]:
     """Returns columns to be filled, in one piece of memory: a large one comes in large pages."""
-    widest_first = sorted(COLUMNS, key=lambda name: -COLUMNS[name].dtype.itemsize)  # aligned
-    memory = np.empty(count * sum(c.dtype.itemsize for c in COLUMNS.values()), np.uint8)
+    memory = np.empty(count * _ROW_BYTES, np.uint8)
     columns: dict[str, NDArray[Any]] = {}
     at = 0
-    for name in widest_first:
-        dtype = COLUMNS[name].dtype
-        columns[name] = np.ndarray(count, dtype, memory, at)
-        at += count * dtype.itemsize
+    for name, column in _WIDEST_FIRST:
+        columns[name] = np.ndarray(count, column.dtype, memory, at)
+        at += count * column.dtype.itemsize
     return columns
 
 

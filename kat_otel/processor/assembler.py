@@ -36,6 +36,10 @@ _RUNS_REMEMBERED = 16
 _MAX_REMEMBERED = 8_000_000
 """Span ids of judged steps that are remembered: 64 MB."""
 
+_MAX_LOOSE = 1 << 19
+"""Spans that came last and are kept in the batches they came in: most are judged soon, and need
+not be copied. What waits for longer is folded into less memory."""
+
 _NO_IDS: Ids = np.empty(0, np.uint64)
 
 
@@ -165,12 +169,15 @@ class Assembler:
         self._defects = defects or Defects(Books())
         self._instances: OrderedDict[str, _Instance] = OrderedDict()
         self._forced: list[AssembledStep] = []
+        self._loose: deque[tuple[int, list[tuple[Pending, int]]]] = deque()  # spans and parts
+        self._loose_spans = 0
         self._steps = self._spans = self._size = 0
         self._remembered = 0
         self._order: deque[StepKey] = deque()  # judged steps, as their ids were remembered
         self._due: list[tuple[float, int, str]] = []  # a heap, with entries that are out of date
         self._count = 0
         self._receipt = 0  # of the batch that is being taken
+        self._parts: list[tuple[Pending, int]] = []  # of it: where its spans wait
         self.forgotten: list[str] = []
         """Instances forgotten since the caller last emptied this list."""
 
@@ -193,11 +200,13 @@ class Assembler:
         foreign, parts = split
         if len(foreign):
             arrivals.foreign.append(foreign)
+        self._parts = []
         for key, rank, spans in parts:
             add = partial(self._add_rank, key, rank, spans, now, arrivals)
             what = f"instance {key.instance or '?'}: {len(spans)} spans leave as they came"
             if self._defects.guard(add, "batches failed", what) is None:
                 arrivals.poison.append(spans)
+        self._fold_older(len(table))
         self._keep_limits()
         return arrivals
 
@@ -244,7 +253,29 @@ class Assembler:
         self._spans += pending.spans - spans_before
         self._size += pending.size - size_before
         self._schedule(instance, key.instance)
+        if repeated < len(spans):
+            self._parts.append((pending, len(pending.tables) - 1))
+        if pending.spans > self._config.max_step_spans and not pending.complete:
+            self._cut_off(instance, pending)
         return True
+
+    def _cut_off(self, instance: _Instance, pending: Pending) -> None:
+        """Judges a step as it is, and before it those whose turn comes before."""
+        while pending.key in instance.pending:
+            self._forced.append(self._close(instance.next(), "limit"))
+
+    def _fold_older(self, spans: int) -> None:
+        """Keeps the parts of the batch as they came, and folds those of batches before the last."""
+        self._loose.append((spans, self._parts))
+        self._loose_spans += spans
+        while self._loose_spans > _MAX_LOOSE:
+            spans, parts = self._loose.popleft()
+            self._loose_spans -= spans
+            for pending, number in parts:
+                before = pending.size
+                fold = partial(pending.fold, number)
+                self._defects.guard(fold, "parts not folded", "they take more memory")
+                self._size += pending.size - before
 
     def _schedule(self, instance: _Instance, name: str) -> None:
         """Notes when the instance's next step is due, if that has changed."""
@@ -310,13 +341,19 @@ class Assembler:
         patience = 0.0 if in_turn or pending.number <= 0 else self._config.order_wait
         return min(last, pending.complete_since + patience)
 
-    def _keep_limits(self) -> None:
+    @property
+    def crowded(self) -> bool:
+        """Whether more than there is room for is under assembly; from any thread."""
         limits = self._config
-        while self._steps and (
+        return (
             self._steps > limits.max_pending_steps
             or self._spans > limits.max_pending_spans
             or self._size > limits.max_pending_mib * 2**20
-        ):
+        )
+
+    def _keep_limits(self) -> None:
+        limits = self._config
+        while limits.over_limit == "judge_early" and self.crowded:
             waiting = (i.next() for i in self._instances.values() if i.pending)
             self._forced.append(self._close(min(waiting, key=lambda p: p.first_seen), "limit"))
         while len(self._instances) > limits.max_instances:
@@ -368,6 +405,7 @@ class Assembler:
             "steps failed",
             f"instance {pending.key.instance or '?'}, step {pending.number}: not put together",
         )
+        parts, pending.tables = pending.tables, []  # who folds what waits still has the step
         return AssembledStep(
             instance=pending.key.instance,
             step=pending.number,
@@ -379,5 +417,5 @@ class Assembler:
             record=record,
             first_seen=pending.first_seen,
             last_seen=pending.last_seen,
-            parts=tuple(pending.tables) if whole is None else (),
+            parts=tuple(parts) if whole is None else (),
         )

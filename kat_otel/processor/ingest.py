@@ -120,6 +120,7 @@ class Ingest:
         clock: monotonic seconds.
         log: where it is kept; memory only if None.
         telemetry: where requests are timed.
+        crowded: whether traces are to wait until less is under assembly.
     """
 
     def __init__(
@@ -131,7 +132,9 @@ class Ingest:
         log: Log | None = None,
         *,
         telemetry: Telemetry | None = None,
+        crowded: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._crowded = crowded
         self._retry_after = config.retry_after
         self._intake = intake
         self._books = books
@@ -172,6 +175,8 @@ class Ingest:
             peer: who sent it, for messages.
         """
         received = self._clock()
+        if signal == "traces" and self._crowded():
+            return self.refuse("too much waits for the rest of its step, send again later")
         if not self._intake.reserve(len(data)):
             return self.refuse()
         accepted = False

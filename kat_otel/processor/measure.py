@@ -6,15 +6,18 @@ fleet's size. A kernel's name is never one.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from kat_otel import semconv
+from kat_otel.compiled import njit
 from kat_otel.kernels import are_pairwise
 from kat_otel.otlp.signals import Gauge, Histogram, Labels, Sum, encode_metrics
-from kat_otel.spans import UNKNOWN, SpanKind, SpanTable
+from kat_otel.spans import SpanKind, SpanTable
 from kat_otel.telemetry import Books
 from kat_otel.verdict import Incident
 
@@ -31,19 +34,44 @@ def arrival_lateness(table: SpanTable) -> dict[int, int]:
     with barrier semantics that every rank of the table took part in equally often are compared.
     """
     rows = np.flatnonzero(table.kind == SpanKind.COLLECTIVE.value)
-    rows = rows[~are_pairwise(table, rows)]
-    of_resource = np.array([r.rank for r in table.resources] or [UNKNOWN])
-    known = np.unique(of_resource)
-    place = np.searchsorted(known, of_resource)[table.resource[rows]]
-    counts = np.bincount(place, minlength=len(known))
-    known, counts = known[counts > 0], counts[counts > 0]
-    if len(known) < 2 or np.any(counts != counts[0]):
+    pairwise = are_pairwise(table, rows)
+    if pairwise.any():
+        rows = rows[~pairwise]
+    known = sorted({resource.rank for resource in table.resources})
+    place_of = {rank: place for place, rank in enumerate(known)}
+    places = np.array([place_of[resource.rank] for resource in table.resources], np.int64)
+    late, count = _median_lateness(places[table.resource[rows]], table.start_ns[rows], len(known))
+    taken = count > 0
+    if np.count_nonzero(taken) < 2 or np.any(count[taken] != count.max()):
         return {}
-    start = table.start_ns[rows]
-    order = np.lexsort((start, place))
-    starts = start[order].reshape(len(known), -1)
-    late = np.median(starts - starts.min(axis=0), axis=1)
-    return {int(rank): int(value) for rank, value in zip(known, late, strict=True)}
+    return {rank: int(late[place]) for rank, place in place_of.items() if taken[place]}
+
+
+@njit("Tuple((float64[::1], int64[::1]))(int64[::1], int64[::1], int64)")
+def _median_lateness(place: Any, start_ns: Any, ranks: int) -> Any:
+    """Median lateness of each rank at its collectives, ns, and how many they are."""
+    count = np.zeros(ranks, np.int64)
+    for one in place:
+        count[one] += 1
+    most = count.max() if ranks else 0
+    starts = np.zeros((ranks, most), np.int64)
+    free = np.zeros(ranks, np.int64)
+    for at in range(len(place)):
+        starts[place[at], free[place[at]]] = start_ns[at]
+        free[place[at]] += 1
+    earliest = np.empty(most, np.int64)
+    for rank in range(ranks):
+        starts[rank, : count[rank]].sort()
+    for at in range(most):
+        earliest[at] = np.iinfo(np.int64).max
+        for rank in range(ranks):
+            if at < count[rank]:
+                earliest[at] = min(earliest[at], starts[rank, at])
+    late = np.zeros(ranks)
+    for rank in range(ranks):
+        if count[rank]:
+            late[rank] = np.median(starts[rank, : count[rank]] - earliest[: count[rank]])
+    return late, count
 
 
 @dataclass(slots=True)
@@ -54,7 +82,7 @@ class _Distribution:
 
     def add(self, value: float) -> None:
         self.counts = self.counts or [0] * (len(self.bounds) + 1)
-        self.counts[int(np.searchsorted(self.bounds, value))] += 1
+        self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
 

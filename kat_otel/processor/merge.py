@@ -14,13 +14,16 @@ __all__ = ["merge_resources"]
 
 def merge_resources(table: SpanTable) -> SpanTable:
     """Returns the table with equal resources said once and unused ones left out."""
-    kept: dict[tuple[object, ...], int] = {}
+    used: list[int] = np.flatnonzero(np.bincount(table.resource)).tolist()
+    of_rank = len({table.resources[index].rank for index in used}) == len(used)
+    if of_rank and len(used) == len(table.resources):
+        return table  # a batch a rank, mostly
+    kept: dict[object, int] = {}
     resources: list[Resource] = []
     moved = np.zeros(len(table.resources), dtype=np.int32)
-    used: list[int] = np.flatnonzero(np.bincount(table.resource)).tolist()
     for index in used:
         resource = table.resources[index]
-        key = _key(resource)
+        key = resource.rank if of_rank else _key(resource)
         if key not in kept:
             kept[key] = len(resources)
             resources.append(resource)

@@ -66,7 +66,7 @@ class Pending:
         # All that may fail comes before anything changes: the spans can then leave on their own.
         used: list[int] = np.flatnonzero(np.bincount(table.resource)).tolist()
         world_size = max(self.world_size, *(table.resources[i].world_size for i in used))
-        table = _folded(table)
+        size = table.nbytes + _said_bytes(table)
         was_closed = progress.closed
         self._read_worker_step(table, progress)
         self.ranks[rank] = progress
@@ -76,10 +76,17 @@ class Pending:
         self.tables.append(table)
         self.last_seen = now
         self.spans += len(table)
-        self.size += table.nbytes
+        self.size += size
         if self.complete and self.complete_since == math.inf:
             self.complete_since = now
         return repeated
+
+    def fold(self, number: int) -> None:
+        """Takes a part of its own into less memory, away from the batch that it came in."""
+        if number < len(self.tables):  # else the step was judged
+            table = self.tables[number]
+            self.tables[number] = _folded(table)
+            self.size += self.tables[number].nbytes - table.nbytes
 
     def _read_worker_step(self, table: SpanTable, progress: Progress) -> None:
         for row in np.flatnonzero(table.kind == SpanKind.WORKER_STEP.value).tolist():
@@ -114,12 +121,23 @@ class Pending:
         return whole.with_columns(**{name: getattr(whole, name) for name in COLUMNS})
 
 
+def _said_bytes(table: SpanTable) -> int:
+    """About the memory of attributes without a column: kernel spans have none."""
+    return sum(
+        _ENTRY_BYTES + (len(value) if isinstance(value, str | bytes) else 0)
+        for said in table.attributes.values()
+        for value in said.values()
+    )
+
+
+_ENTRY_BYTES = 160
+"""Of a dictionary's entry with a small value, its share of the dictionary included."""
+
+
 def _folded(table: SpanTable) -> SpanTable:
     """Returns the table with columns of one value kept as that value alone, in its own memory.
 
     A rank's spans of a step share trace, step, resource, and much else.
-    Many may wait for a rank that does not come, and the batch that they came in, whose memory
-    they would hold, is larger.
     """
     columns: dict[str, NDArray[Any]] = {}
     for name in COLUMNS:

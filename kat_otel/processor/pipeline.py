@@ -149,6 +149,7 @@ class Pipeline:
             self._recent.forget(instance)
             self._next_shown.pop(instance, None)
             self._measurements.forget(instance)
+            self._books.mark("instances forgotten")
         self._assembler.forgotten.clear()
         if self._config.metrics.interval and now >= self._metrics_due:
             self._metrics_due = now + self._config.metrics.interval
@@ -167,6 +168,11 @@ class Pipeline:
     def fill(self) -> tuple[int, int, int, int]:
         """Returns steps, spans and bytes under assembly, and instances; from any thread."""
         return self._assembler.fill()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether senders are to wait until less is under assembly; from any thread."""
+        return self._config.assembler.over_limit == "refuse" and self._assembler.crowded
 
     def next_due(self) -> float:
         """Returns the monotonic second at which :meth:`advance` has work without new spans."""
@@ -307,7 +313,9 @@ class Pipeline:
         that were not.
         """
         self._books.mark("steps in part after a restart")
-        # Whole: how the rest left is not known, and an incident may cite what is here.
+        # Whole: how the rest left is not known, and an incident may cite what is here. So does
+        # what is yet to come: its sender may try again only after the step's wait.
+        step.record.forwarded_whole = True
         late = LateSpans(step.instance, step.table, forwarded_whole=True)
         self._send_late(late, step.receipts)
         self._ledger.release(step.receipts)

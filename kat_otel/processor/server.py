@@ -91,6 +91,7 @@ class Processor:
             self._clock,
             self._log,
             telemetry=self.telemetry,
+            crowded=lambda: self._pipeline.crowded,
         )
         self._receiver = Receiver(config.receiver, self._ingest)
         self._http = (

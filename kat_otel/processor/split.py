@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from bisect import bisect_left
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kat_otel.spans import UNKNOWN, SpanTable
+from kat_otel.compiled import njit
+from kat_otel.spans import SpanTable
 
 __all__ = ["StepKey", "split_by_step"]
 
@@ -19,60 +24,90 @@ class StepKey(NamedTuple):
     trace_lo: int
 
 
+class _Owner(NamedTuple):
+    """Whose spans they are: a worker's, or (rank -1) nobody's."""
+
+    instance: str
+    rank: int
+
+
+_NOBODY = _Owner("", -1)
+
+
 def split_by_step(table: SpanTable) -> tuple[SpanTable, list[tuple[StepKey, int, SpanTable]]]:
     """Returns the spans of no rank, and the others by step and rank, in order of arrival.
 
-    Parents are not linked in the parts: that happens once, when the step is whole. A batch of
-    one rank's step is its only part, uncopied.
+    Parents are not linked in the parts: that happens once, when the step is whole. Parts are
+    views of the batch (or of one that is put in order): whoever keeps one keeps all of it. Each
+    has its own resources alone.
     """
-    names = [resource.instance for resource in table.resources]
-    ranks = [resource.rank for resource in table.resources]
-    worker_of = {
-        worker: n for n, worker in enumerate(dict.fromkeys(zip(names, ranks, strict=True)))
-    }
-    worker = np.array([worker_of[w] for w in zip(names, ranks, strict=True)] or [0])
-    if len(worker_of) == 1 and ranks[0] >= 0 and _one_trace(table):
-        key = StepKey(names[0], int(table.trace_hi[0]), int(table.trace_lo[0]))
-        return _NOTHING, [(key, ranks[0], table)]  # the batch of one rank's step, as workers send
-    rank = np.array(ranks or [UNKNOWN])[table.resource] if len(table) else np.empty(0, np.int64)
-    foreign = table.take(rank < 0)
-    rows = np.flatnonzero(rank >= 0)
-    if len(rows) == 0:
-        return foreign, []
-    columns = [worker[table.resource[rows]], table.trace_hi[rows], table.trace_lo[rows]]
-    new = np.zeros(len(rows), dtype=np.bool_)
-    new[0] = True
-    for column in columns:
-        new[1:] |= column[1:] != column[:-1]
-    begin = np.flatnonzero(new)  # stretches of rows of one rank and step, mostly long
-    order = np.lexsort([column[begin] for column in columns])
-    changes = np.zeros(len(order), dtype=np.bool_)
-    changes[0] = True
-    for column in columns:
-        values = column[begin][order]
-        changes[1:] |= values[1:] != values[:-1]
-    end = np.append(begin[1:], len(rows))
-    groups = np.split(order, np.flatnonzero(changes)[1:])
-    groups.sort(key=lambda group: int(begin[group[0]]))  # lexsort is stable: the first came first
-    parts: list[tuple[StepKey, int, SpanTable]] = []
-    for group in groups:
-        stretches = [rows[begin[one] : end[one]] for one in group.tolist()]
-        mine = np.concatenate(stretches) if len(stretches) > 1 else stretches[0]
-        row = int(mine[0])
-        key = StepKey(
-            table.resources[int(table.resource[row])].instance,
-            int(table.trace_hi[row]),
-            int(table.trace_lo[row]),
-        )
-        parts.append((key, int(rank[row]), table.take(mine)))
+    owners = [_Owner(r.instance, r.rank) if r.rank >= 0 else _NOBODY for r in table.resources]
+    number_of = {owner: number for number, owner in enumerate(dict.fromkeys([_NOBODY, *owners]))}
+    numbers = np.array([number_of[owner] for owner in owners], np.int64)
+    begin: list[int] = _stretches(
+        np.ascontiguousarray(table.resource),
+        np.ascontiguousarray(table.trace_hi),
+        np.ascontiguousarray(table.trace_lo),
+        numbers,
+    ).tolist()
+    groups: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
+    for first, last in pairwise(begin):
+        owner = int(numbers[table.resource[first]])
+        hi, lo = (int(table.trace_hi[first]), int(table.trace_lo[first])) if owner else (0, 0)
+        groups.setdefault((owner, hi, lo), []).append((first, last))
+    if len(groups) + 1 < len(begin):  # the spans of a part do not stand together
+        stretches = [np.arange(*one) for group in groups.values() for one in group]
+        table = table.take(np.concatenate(stretches))
+    rows = sorted(table.attributes)
+    foreign, parts = _NOTHING, list[tuple[StepKey, int, SpanTable]]()
+    of_number = list(number_of)
+    first = 0
+    for (number, hi, lo), group in groups.items():
+        last = first + sum(end - start for start, end in group)
+        mine = rows[bisect_left(rows, first) : bisect_left(rows, last)]
+        part = _with_own_resources(table.between(first, last, mine))
+        if number:
+            owner = of_number[number]
+            parts.append((StepKey(owner.instance, hi, lo), owner.rank, part))
+        else:
+            foreign = part
+        first = last
     return foreign, parts
 
 
 _NOTHING = SpanTable.empty()
 
 
-def _one_trace(table: SpanTable) -> bool:
-    if len(table) == 0:
-        return False
-    lo, hi = table.trace_lo, table.trace_hi
-    return bool((lo == lo[0]).all() and (hi == hi[0]).all())
+@njit("int64[::1](int32[::1], uint64[::1], uint64[::1], int64[::1])")
+def _stretches(resource: Any, trace_hi: Any, trace_lo: Any, owner: Any) -> NDArray[np.int64]:
+    """Where rows of another owner or trace begin, and the end; nobody's traces are all alike."""
+    begin = np.empty(len(resource) + 1, np.int64)
+    count = 0
+    for row in range(len(resource)):
+        mine = owner[resource[row]]
+        if (
+            row == 0
+            or mine != owner[resource[row - 1]]
+            or (
+                mine > 0
+                and (trace_lo[row] != trace_lo[row - 1] or trace_hi[row] != trace_hi[row - 1])
+            )
+        ):
+            begin[count] = row
+            count += 1
+    begin[count] = len(resource)
+    return begin[: count + 1].copy()
+
+
+def _with_own_resources(table: SpanTable) -> SpanTable:
+    """Returns the table without resources that none of its spans has."""
+    if len(table.resources) == 1:
+        return table
+    first = table.resource[0]
+    if bool((table.resource == first).all()):
+        resources = (table.resources[int(first)],)
+        return replace(table, resources=resources, resource=np.zeros(len(table), np.int32))
+    distinct, resource = np.unique(table.resource, return_inverse=True)
+    used: list[int] = distinct.tolist()
+    resources = tuple([table.resources[number] for number in used])
+    return replace(table, resources=resources, resource=resource.reshape(-1).astype(np.int32))

@@ -94,8 +94,8 @@ def align(table: SpanTable, meaning: NDArray[np.uint8]) -> Alignment:
     if ranks and alike(tokens, found.begin, found.stream, found.first):
         nodes = len(found.rows) // ranks
         rows = np.ascontiguousarray(found.rows.reshape(ranks, nodes).T)
-        own = np.diff(found.begin[: int(found.first[1]) + 1])
-        stream = np.repeat(np.arange(len(own), dtype=np.int32), own)
+        lane = found.begin[: int(found.first[1]) + 1]
+        stream = np.repeat(np.arange(len(lane) - 1, dtype=np.int32), lane[1:] - lane[:-1])
         node_family, matched = tokens[:nodes], nodes * ranks
     else:
         rows, stream, node_family = _align_lanes(found, tokens)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from kat_otel.compiled import njit
 from kat_otel.per_string import PerString
-from kat_otel.spans import SpanKind, SpanTable
+from kat_otel.spans import SpanTable
 from kat_otel.ttad import loops
 from kat_otel.ttad.align import Alignment
 from kat_otel.ttad.features import Features
@@ -49,7 +49,7 @@ _BLOCKED_NS = 20_000.0
 _LONGEST_IDLE_DELAY_NS = 30_000.0
 """Launch to start on an idle stream takes less than this."""
 
-_SYNC, _MEMCPY = 5, 7  # of SpanKind, as numbers for the loop
+_LAUNCH, _SYNC, _MEMCPY = 4, 5, 7  # of SpanKind, as numbers for the loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,30 +226,26 @@ def _host_waits(
 ) -> tuple[Float, NDArray[np.int64]]:
     """Ends of the host's waits for the GPU by rank, ascending, and where each rank's begin."""
     rows, copies = _waits(
-        plain(table.kind),
-        plain(table.parent),
-        plain(table.duration_ns),
+        (plain(table.kind), plain(table.parent)),
+        (plain(table.start_ns), plain(table.duration_ns)),
         int(_BLOCKED_NS) + features.resolution_ns,
+        int(SLACK_NS),
     )
     if len(copies):
         # a copy to pageable host memory blocks its caller until the copy is done
         copies = copies[_TO_HOST.of(table.strings, table.name[copies]) != 0]
-        calls = table.parent[copies]
-        blocked = (table.kind[calls] == SpanKind.LAUNCH.value) & (
-            _ends(table, calls) >= _ends(table, copies) - SLACK_NS
-        )
-        rows = np.unique(np.concatenate([rows, calls[blocked].astype(np.int64)]))
-    ranks = np.array([r.rank for r in table.resources] or [0])[table.resource[rows]]
-    column = np.searchsorted(alignment.ranks, ranks)
-    known = column < len(alignment.ranks)
-    known[known] = alignment.ranks[column[known]] == ranks[known]
-    rows, column = rows[known], column[known]
+        rows = np.concatenate([rows, table.parent[copies]])
+    if not len(rows):
+        return np.empty(0), np.zeros(len(alignment.ranks) + 1, np.int64)
+    column_of = {rank: at for at, rank in enumerate(alignment.ranks.tolist())}
+    columns = np.array([column_of.get(r.rank, -1) for r in table.resources], np.int64)
+    column = columns[table.resource[rows]]  # -1: no GPU work of it to wait for
+    rows, column = rows[column >= 0], column[column >= 0]
     call_end = (_ends(table, rows) - features.origin_ns).astype(np.float64)
     order = np.lexsort((call_end, column))
     column = column[order]
-    shift = _clock_shift(table, features, alignment)
     first = np.searchsorted(column, np.arange(len(alignment.ranks) + 1))
-    return call_end[order] - shift[column], first
+    return call_end[order] - features.shift[column], first
 
 
 _TO_HOST = PerString(lambda text: int("DtoH" in text))
@@ -259,9 +255,14 @@ def _ends(table: SpanTable, rows: NDArray[Any]) -> NDArray[np.int64]:
     return table.start_ns[rows] + table.duration_ns[rows]
 
 
-@njit("UniTuple(int64[::1], 2)(uint8[::1], int32[::1], int64[::1], int64)")
-def _waits(kind: Any, parent: Any, duration_ns: Any, least: int) -> Any:
-    """Rows of host waits at least so long, and of copies whose call is known."""
+@njit(
+    "UniTuple(int64[::1], 2)"
+    "(Tuple((uint8[::1], int32[::1])), UniTuple(int64[::1], 2), int64, int64)"
+)
+def _waits(tree: Any, times: Any, least: int, slack: int) -> Any:
+    """Rows of host waits at least so long, and of copies that their launch calls outlast."""
+    kind, parent = tree
+    start_ns, duration_ns = times
     waits = copies = 0
     for row in range(len(kind)):
         waits += kind[row] == _SYNC
@@ -272,15 +273,9 @@ def _waits(kind: Any, parent: Any, duration_ns: Any, least: int) -> Any:
         if kind[row] == _SYNC and duration_ns[row] >= least:
             wait[waits] = row
             waits += 1
-        elif kind[row] == _MEMCPY and parent[row] >= 0:
-            copy[copies] = row
-            copies += 1
+        elif kind[row] == _MEMCPY and parent[row] >= 0 and kind[parent[row]] == _LAUNCH:
+            call = parent[row]
+            if start_ns[call] + duration_ns[call] >= start_ns[row] + duration_ns[row] - slack:
+                copy[copies] = row
+                copies += 1
     return wait[:waits], copy[:copies]
-
-
-def _clock_shift(table: SpanTable, features: Features, alignment: Alignment) -> Float:
-    """What was taken off each rank's clock, ns ``(R,)``."""
-    columns = np.arange(len(alignment.ranks))
-    node = features.present.argmax(axis=0)  # every rank has GPU work
-    measured = table.start_ns[alignment.rows[node, columns]] - features.origin_ns
-    return measured - features.start[node, columns]

@@ -18,10 +18,10 @@ from kat_otel.ttad.digests import DigestDetector, is_digest_step
 from kat_otel.ttad.durations import durations
 from kat_otel.ttad.features import Features, features, shift_clocks
 from kat_otel.ttad.groups import group_changes
-from kat_otel.ttad.history import Expectation, History
+from kat_otel.ttad.history import FEW_RANKS, Expectation, History
 from kat_otel.ttad.incidents import change_incident, suspect_incident
 from kat_otel.ttad.judged import Judged
-from kat_otel.ttad.lateness import entry_gap, lateness
+from kat_otel.ttad.lateness import lateness
 from kat_otel.ttad.meetings import clock_offsets, meetings
 from kat_otel.ttad.settings import Settings
 from kat_otel.ttad.stages import slow_stages
@@ -128,11 +128,10 @@ class Detector:
         met = meetings(table, measured, alignment)
         bound = anchors(table, measured, alignment, met)
         late = lateness(met, bound, alignment, measured, settings, gaps=self.gaps, xp=xp)
-        gap = entry_gap(met, bound)
-        if gap is not None:
-            self.gaps.append(gap)
+        if late.entry_gap is not None:
+            self.gaps.append(late.entry_gap)
         usual = self._expectation(alignment)
-        few = len(alignment.ranks) <= 2 and usual is not None
+        few = len(alignment.ranks) <= FEW_RANKS and usual is not None
         work = durations(
             table, measured, alignment, usual.duration if few and usual else None, settings, xp=xp
         )

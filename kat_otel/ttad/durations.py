@@ -50,12 +50,14 @@ class Durations:
         excess: duration minus expected.
         judged: an expectation and a scale exist.
         sided: the excess has a side: with two peers and no history it has none.
+        local: nodes whose duration depends on their own rank alone, ``(N,)``.
     """
 
     expected: Float
     excess: Float
     judged: Bool
     sided: Bool
+    local: Bool
     _compared: Bool
     _features: Features
     _alignment: Alignment
@@ -117,13 +119,31 @@ class Durations:
         return breadth
 
     @cached_property
-    def _computing(self) -> Bool:
-        return self.judged & (self._features.kind == SpanKind.KERNEL.value)[:, None]
+    def large(self) -> Bool:
+        """Ranks with a kernel that exceeds its expectation by ``min_kernel_excess``, ``(R,)``."""
+        return self._totals[2]
 
     @cached_property
+    def _computing(self) -> Bool:
+        return self.judged & self._kernel[:, None]
+
+    @property
+    def _kernel(self) -> Bool:
+        return self._features.kind == SpanKind.KERNEL.value
+
+    @cached_property
+    def _totals(self) -> tuple[Float, Float, Bool]:
+        return _totals(
+            self.judged,
+            self._kernel,
+            plain(self.expected),
+            plain(self.excess),
+            self._settings.min_kernel_excess,
+        )
+
+    @property
     def _sums(self) -> tuple[Float, Float]:
-        base = np.where(self._computing, self.expected, 0.0).sum(axis=0)
-        return base, np.where(self._computing, self.excess, 0.0).sum(axis=0)
+        return self._totals[:2]
 
     @cached_property
     def _scale(self) -> Float:
@@ -137,6 +157,24 @@ class Durations:
         weight = np.minimum(count, 50) / 50.0  # a family of few residuals leans on all kernels
         larger = np.maximum(by_family, everyone[0])
         return np.sqrt(weight * by_family**2 + (1 - weight) * larger**2)
+
+
+@njit(
+    "Tuple((float64[::1], float64[::1], boolean[::1]))"
+    "(boolean[:, ::1], boolean[::1], float64[:, ::1], float64[:, ::1], float64)"
+)
+def _totals(judged: Any, kernel: Any, expected: Any, excess: Any, least: float) -> Any:
+    """By rank: what its kernels should take and what they take more, ns, and if one is large."""
+    nodes, ranks = judged.shape
+    base, total, large = np.zeros(ranks), np.zeros(ranks), np.zeros(ranks, np.bool_)
+    for node in range(nodes):
+        for rank in range(ranks):
+            if judged[node, rank]:
+                large[rank] |= excess[node, rank] >= least * expected[node, rank]
+                if kernel[node]:
+                    base[rank] += expected[node, rank]
+                    total[rank] += excess[node, rank]
+    return base, total, large
 
 
 def local_work(features: Features, alignment: Alignment) -> Bool:
@@ -177,7 +215,9 @@ def durations(
     usable &= others > 0
     excess = np.where(usable, features.duration - expected, 0.0)
     judged = usable if int(np.count_nonzero(usable)) >= settings.min_pool else usable & False
-    return Durations(expected, excess, judged, sided, usable, features, alignment, settings, xp)
+    return Durations(
+        expected, excess, judged, sided, local, usable, features, alignment, settings, xp
+    )
 
 
 def _of_peers(

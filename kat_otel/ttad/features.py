@@ -39,6 +39,7 @@ class Features:
         finish: end of each rank's worker step, ``(R,)``.
         origin_ns: Unix ns.
         resolution_ns: coarsest clock among the ranks.
+        shift: what was taken off each rank's clock, ns ``(R,)``.
     """
 
     present: Bool
@@ -52,6 +53,7 @@ class Features:
     finish: Float
     origin_ns: int
     resolution_ns: int
+    shift: Float
 
     @property
     def longest_ns(self) -> float:
@@ -86,6 +88,7 @@ def features(table: SpanTable, alignment: Alignment) -> Features:
         finish=finish,
         origin_ns=origin,
         resolution_ns=max((r.resolution_ns for r in table.resources), default=1),
+        shift=np.zeros(len(begin)),
     )
 
 
@@ -98,6 +101,7 @@ def shift_clocks(features: Features, offset_ns: Float) -> Features:
         launch=features.launch - offset_ns,
         begin=features.begin - offset_ns,
         finish=features.finish - offset_ns,
+        shift=features.shift + offset_ns,
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kat_otel.ttad.align import Alignment
-from kat_otel.ttad.durations import local_work
+from kat_otel.compiled import njit
 from kat_otel.ttad.features import Features
 from kat_otel.ttad.history import Expectation
 from kat_otel.ttad.impact import saving_ns
@@ -56,7 +57,7 @@ def group_changes(
     if usual is None or usual.steps < 1:
         return []
     changes = _transfers(judged, usual, settings)
-    changes += _kernels(judged.features, judged.alignment, usual, settings)
+    changes += _kernels(judged.features, judged.durations.local, usual, settings)
     smallest = settings.min_impact_fraction * judged.length_ns
     return [c for c in changes if usual.trusted or c.impact_ns >= smallest]
 
@@ -65,9 +66,8 @@ def _transfers(judged: Judged, usual: Expectation, settings: Settings) -> list[G
     met, features = judged.meetings, judged.features
     changes: list[GroupChange] = []
     expected = usual.transfer_of(met.node)
-    numbers = {group: index for index, group in enumerate(dict.fromkeys(met.group))}
-    of_group = np.array([numbers[group] for group in met.group], np.int64)
-    for group, index in numbers.items():
+    groups, of_group = _numbered(met.group)
+    for index, group in enumerate(groups):
         mine = (of_group == index) & (expected > 0)
         if mine.sum() < settings.min_pool:
             continue
@@ -99,21 +99,28 @@ def _transfers(judged: Judged, usual: Expectation, settings: Settings) -> list[G
     return changes
 
 
+@lru_cache(maxsize=16)  # steps of the same work follow each other
+def _numbered(names: tuple[str, ...]) -> tuple[list[str], NDArray[np.int64]]:
+    """Returns the distinct names, and each one's number."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return list(numbers), np.array([numbers[name] for name in names], np.int64)
+
+
 def _kernels(
-    features: Features, alignment: Alignment, usual: Expectation, settings: Settings
+    features: Features, local: NDArray[np.bool_], usual: Expectation, settings: Settings
 ) -> list[GroupChange]:
     """The same kernels slower than before on every rank: a regression."""
     smallest = 4 * (features.resolution_ns + settings.jitter_ns)
-    at = np.flatnonzero(local_work(features, alignment))
+    at = np.flatnonzero(local)
     usual_of: list[Float] = []
     for column in range(features.present.shape[1]):  # one rank that is no slower clears a node
         usually = usual.duration_of(at, column)
-        known = features.present[at, column] & (usually > 0)
-        left = ~known | (features.duration[at, column] - usually > smallest)
+        measured = features.present[:, column].copy(), features.duration[:, column].copy()
+        left = _left(measured, at, usually, smallest)
         at = at[left]
-        usual_of = [times[left] for times in (*usual_of, usually)]
         if not len(at):
             return []
+        usual_of = [times[left] for times in (*usual_of, usually)]
     if not usual_of:
         return []
     expected = np.stack(usual_of, axis=1)
@@ -144,6 +151,17 @@ def _kernels(
             expected=usually[order].tolist(),
         )
     ]
+
+
+@njit("boolean[::1](Tuple((boolean[::1], float64[::1])), int64[::1], float64[::1], float64)")
+def _left(measured: Any, nodes: Any, usually: Any, smallest: float) -> Any:
+    """Nodes that a rank (present, duration) lacks, of no history, or so much slower than usual."""
+    present, duration = measured
+    left = np.empty(len(nodes), np.bool_)
+    for at in range(len(nodes)):
+        known = present[nodes[at]] and usually[at] > 0
+        left[at] = not known or duration[nodes[at]] - usually[at] > smallest
+    return left
 
 
 def shift_test(

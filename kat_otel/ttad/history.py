@@ -21,7 +21,7 @@ from kat_otel.ttad.features import Features
 from kat_otel.ttad.loops import median
 from kat_otel.ttad.meetings import Meetings
 
-__all__ = ["Expectation", "History", "Key", "Shape"]
+__all__ = ["FEW_RANKS", "Expectation", "History", "Key", "Shape"]
 
 Float = NDArray[np.float64]
 Key = tuple[bytes, bytes, bytes]
@@ -29,6 +29,9 @@ Key = tuple[bytes, bytes, bytes]
 
 MAX_SIGNATURES = 8
 """Distinct step shapes remembered: batch buckets, prefill and decode."""
+
+FEW_RANKS = 2
+"""So many cannot outvote one: each kernel is compared with its history, which is kept in order."""
 
 _MAX_CELLS = 4_000_000
 """Numbers held per signature: 32 MB. A larger node x rank array keeps fewer steps."""
@@ -43,16 +46,25 @@ class Expectation:
         transfers: of the meeting at each node, ns ``(K, N)``.
         steps: healthy steps behind it.
         trusted: the user gave it as healthy; then any change counts, also one without cost.
+        ordered: the durations of each cell in order, ns ``(N, R, K)``; None if not kept.
     """
 
     durations: Float
     transfers: Float
     steps: int
     trusted: bool = False
+    ordered: Float | None = None
 
     @cached_property
     def duration(self) -> Float:
         """Median of each node on each rank, ns ``(N, R)``."""
+        if self.ordered is not None:
+            high = self.ordered[:, :, self.steps // 2]
+            return (
+                high.copy()
+                if self.steps % 2
+                else (self.ordered[:, :, self.steps // 2 - 1] + high) / 2
+            )
         nodes = np.arange(self.durations.shape[1], dtype=np.int64)
         ranks = range(self.durations.shape[2])
         columns = [self.duration_of(nodes, rank) for rank in ranks]
@@ -81,6 +93,27 @@ def _medians(steps: Any, nodes: Any, rank: int) -> Any:
     return result
 
 
+@njit("void(float64[:, :, ::1], float64[:, ::1], float64[:, ::1], int64, boolean)")
+def _replace(ordered: Any, old: Any, new: Any, held: int, full: bool) -> None:
+    """Puts a step's cells among those of ``held`` others, in the place of ``old`` if ``full``."""
+    for node in range(new.shape[0]):
+        for rank in range(new.shape[1]):
+            cell, value = ordered[node, rank], new[node, rank]
+            at = held
+            if full:
+                at = 0
+                while at < held - 1 and cell[at] < old[node, rank]:
+                    at += 1
+            while at > 0 and cell[at - 1] > value:
+                cell[at] = cell[at - 1]
+                at -= 1
+            last = held - 1 if full else held
+            while at < last and cell[at + 1] < value:
+                cell[at] = cell[at + 1]
+                at += 1
+            cell[at] = value
+
+
 @dataclass(slots=True)
 class Shape:
     """The remembered steps of one signature: a ring of ``limit`` of them.
@@ -103,11 +136,25 @@ class Shape:
     """Steps ever remembered; the next goes to ``count % limit``."""
     saved: tuple[int, bytes] | None = None
     """Count and bytes when it was last written down: what has not changed costs nothing."""
+    _ordered: Float | None = None
 
     def usual(self) -> Expectation:
         """What its steps say; valid until the next is remembered."""
         held = min(self.count, self.limit)
-        return Expectation(self.durations[:held], self.transfers[:held], held)
+        durations = self.durations[:held]
+        if self._ordered is None and held and len(self.ranks) <= FEW_RANKS:
+            self._ordered = np.empty((*durations.shape[1:], self.limit))
+            self._ordered[:, :, :held] = np.sort(durations, axis=0).transpose(1, 2, 0)
+        return Expectation(durations, self.transfers[:held], held, ordered=self._ordered)
+
+    def add(self, durations: Float, transfers: Float) -> None:
+        """Takes a step in place of the oldest; ns ``(N, R)`` and ``(N,)``."""
+        oldest, full = self.durations[self.count % self.limit], self.count >= self.limit
+        if self._ordered is not None:
+            _replace(self._ordered, oldest, durations, min(self.count, self.limit), full)
+        oldest[:] = durations
+        self.transfers[self.count % self.limit] = transfers
+        self.count += 1
 
 
 class History:
@@ -154,11 +201,9 @@ class History:
                 np.zeros((size, nodes)),
             )
         self.adopt(key, shape)
-        place_of = shape.count % shape.limit
-        np.multiply(features.duration, features.present, out=shape.durations[place_of])
-        shape.transfers[place_of] = 0.0
-        shape.transfers[place_of][met.node] = met.transfer
-        shape.count += 1
+        transfers = np.zeros(len(features.duration))
+        transfers[met.node] = met.transfer
+        shape.add(features.duration * features.present, transfers)
 
     def expect(self, alignment: Alignment, *, mapped: bool = False) -> Expectation | None:
         """Returns what is usual for these nodes, or None where no shape is known.

@@ -43,14 +43,14 @@ def lanes(table: SpanTable) -> Lanes:
     """Sorts the GPU spans of one step."""
     kind, resource = plain(table.kind), plain(table.resource)
     by_resource = _gpu_spans(kind, resource, max(len(table.resources), 1))
-    of_resource = np.array([r.rank for r in table.resources] or [0], np.int64)
-    present = np.unique(of_resource[by_resource > 0])
-    column = np.searchsorted(present, of_resource)
+    of_resource = [r.rank for r in table.resources]
+    counts: list[int] = by_resource.tolist()
+    present = sorted({rank for rank, n in zip(of_resource, counts, strict=False) if n})
+    column_of = {rank: at for at, rank in enumerate(present)}
+    column = np.array([column_of.get(rank, -1) for rank in of_resource] or [-1], np.int64)
     stream, start = plain(table.stream), plain(table.start_ns)
-    ranks = present.astype(np.int32)
-    found = _lanes(
-        kind, resource, stream, start, column, len(present), int(by_resource.sum()), _MAX_STREAMS
-    )
+    ranks = np.array(present, np.int32)
+    found = _lanes(kind, resource, stream, start, column, len(present), sum(counts), _MAX_STREAMS)
     if len(found[3]):
         return Lanes(ranks, *found)
     rows = np.flatnonzero(table.on_gpu)

@@ -11,21 +11,27 @@ all other stretches.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kat_otel.compiled import njit
-from kat_otel.ttad import loops
 from kat_otel.ttad.align import Alignment
 from kat_otel.ttad.anchors import Anchors
 from kat_otel.ttad.backend import run
 from kat_otel.ttad.features import Features
-from kat_otel.ttad.loops import median, median_of, plain
+from kat_otel.ttad.lateness_loops import (
+    deviations,
+    entries,
+    last_arrivers,
+    on_its_clock,
+    shares,
+    stands_out,
+)
+from kat_otel.ttad.loops import median_of, plain
 from kat_otel.ttad.meetings import Meetings
 from kat_otel.ttad.robust import (
     MAD_TO_SIGMA,
@@ -37,7 +43,7 @@ from kat_otel.ttad.robust import (
 )
 from kat_otel.ttad.settings import Settings
 
-__all__ = ["Lateness", "entry_gap", "lateness"]
+__all__ = ["Lateness", "lateness"]
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -50,7 +56,9 @@ _MIN_GAPS = 16
 """Fewest gaps or stretches that give a scale for first meetings."""
 
 _MIN_EMPIRICAL = 200
-"""Fewest deviations of other ranks that serve as the null distribution."""
+"""Fewest deviations of other ranks that serve as the null distribution: launch gaps are skewed to
+the right, more than Student's t allows, and over many cells the other ranks of the same step say
+how often such a deviation comes without a cause."""
 
 _ENTRY_VALUES = 9
 """All that runs on a host moves a step's start: its scale is trusted like one of so few values."""
@@ -65,32 +73,61 @@ _NORMAL = 1000.0
 """Degrees of freedom from which Student's t is the normal."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Lateness:
     """Lateness at every meeting; arrays ``(C, R)``.
+
+    Chances are worked out when they are asked for: few steps have anything to ask for.
 
     Attributes:
         excess: own stretch minus that of the peers (ns).
         expected: elapsed time since the release had the stretch been as usual (ns).
-        z: excess in standard deviations.
-        last: the rank belongs to the last to arrive, whom the others wait for.
+        z: excess in standard deviations; 0 where not judged.
         counts: an excess here makes others wait: any on the host's clock, which the rank
             carries along, and on the GPU's clock that of the last to arrive.
-        cell_p: chance of one such excess without a cause.
-        rank_z: all meetings of a rank combined (Fisher), as a normal deviate, ``(R,)``.
-        rank_p: chance of it, ``(R,)``.
+        last: the rank belongs to the last to arrive, whom the others wait for.
         judged: cells that have peers and a scale.
+        entry_gap: largest gap between last and next arrival at first meetings, ns; None: none.
     """
 
     excess: Float
     expected: Float
     z: Float
-    last: Bool
     counts: Bool
-    cell_p: Float
-    rank_z: Float
-    rank_p: Float
+    last: Bool
     judged: Bool
+    entry_gap: float | None
+    _freedom: Float
+    _settings: Settings
+    _xp: Any
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether any chance below may be small enough for a finding; False if surely none is."""
+        rate = self._settings.false_alarm_rate
+        return stands_out(self.z, self._freedom, self.judged, self.counts, rate)
+
+    @cached_property
+    def cell_p(self) -> Float:
+        """Chance of one such excess without a cause."""
+        # a scale of few residuals is itself loose
+        chance = np.ones(self.z.shape)
+        z, freedom = self.z[self.judged], self._freedom[self.judged]
+        (chance[self.judged],) = run(t_tail, z, freedom, xp=self._xp)
+        return chance
+
+    @cached_property
+    def rank_z(self) -> Float:
+        """All meetings of a rank combined (Fisher), as a normal deviate, ``(R,)``."""
+        combined = np.maximum(self.cell_p, shares(self.z, self.judged, _MIN_EMPIRICAL))
+        (deviate,) = run(combine_p, combined, self.judged, xp=self._xp)
+        return deviate
+
+    @cached_property
+    def rank_p(self) -> Float:
+        """Chance of it, ``(R,)``."""
+        (chance,) = run(t_tail, self.rank_z, _NORMAL, xp=self._xp)
+        return chance
 
 
 def lateness(
@@ -111,55 +148,43 @@ def lateness(
         alignment: for the peers and the kinds of stretches.
         features: for the clock's resolution.
         settings: thresholds.
-        gaps: :func:`entry_gap` of earlier steps, ns.
+        gaps: :attr:`Lateness.entry_gap` of earlier steps, ns.
         xp: array namespace.
     """
     kind = _stretch_kinds(met, alignment)
     by_gpu = met.member & ~bound.host & ~bound.entry
-    by_host = met.member & (bound.other > 0)
-    gpu = _Clock.of(met.elapsed, by_gpu, alignment, kind, settings, xp=xp)
+    gpu = _on_clock(met.elapsed, by_gpu, alignment, kind, settings, xp=xp)
     host = gpu  # where nothing is measured by the host's clock, nothing is asked of it
     if bound.host.any():
-        host = _Clock.of(bound.other, by_host, alignment, kind, settings, xp=xp)
-    cells = _Cells(
-        excess=np.where(bound.host, host.excess, np.where(by_gpu, gpu.excess, 0.0)),
-        sigma=np.where(bound.host, host.sigma, gpu.sigma),
-        freedom=np.where(bound.host, host.freedom, gpu.freedom),
-        judged=np.where(bound.host, host.judged, gpu.judged & by_gpu),
-        last=_last_arrivers(met),
-    )
-    _judge_entries(met, bound, cells, gaps)
-    excess, judged, last = cells.excess, cells.judged, cells.last
-    stretch = np.where(bound.host, bound.other, met.elapsed)
-    floor = np.hypot(
+        by_host = met.member & (bound.other > 0)
+        host = _on_clock(bound.other, by_host, alignment, kind, settings, xp=xp)
+    last = last_arrivers(plain(met.member), plain(met.arrival), _CLUSTER)
+    excess, sigma, freedom, judged = on_its_clock(bound.host, by_gpu, host, gpu)
+    cells = _Cells(excess, sigma, freedom, judged, last)
+    first = entries(bound.entry, plain(met.member), plain(met.arrival))
+    _judge_entries(first, bound, cells, gaps)
+    z, expected, counts = deviations(
+        (cells.excess, cells.sigma, plain(met.elapsed), bound.other),
+        (cells.judged, bound.host, bound.entry, cells.last),
         features.resolution_ns + settings.jitter_ns,
-        settings.relative_jitter * np.maximum(stretch - excess, 0.0) * ~bound.entry,
+        settings.relative_jitter,
     )
-    z, cell_p = np.zeros(excess.shape), np.ones(excess.shape)
-    # meetings of few ranks leave most cells empty: only those that are judged are looked at
-    sigma = np.hypot(cells.sigma[judged], floor[judged])
-    z[judged] = excess[judged] / sigma
-    # a scale of few residuals is itself loose, and a median deviation more than a mean one
-    freedom = np.clip(_MAD_EFFICIENCY * (cells.freedom[judged] - 1.0), 2.0, settings.tail_freedom)
-    (cell_p[judged],) = run(t_tail, z[judged], freedom, xp=xp)
-    combined = np.maximum(cell_p, _empirical_p(z, judged))
-    (rank_z,) = run(combine_p, combined, judged, xp=xp)
-    (rank_p,) = run(t_tail, rank_z, _NORMAL, xp=xp)
     return Lateness(
-        excess=excess,
-        expected=np.maximum(met.elapsed - excess, 0.0),
+        excess=cells.excess,
+        expected=expected,
         z=z,
-        last=last,
-        counts=judged & (excess > 0) & (bound.host | last),
-        cell_p=cell_p,
-        rank_z=rank_z,
-        rank_p=rank_p,
-        judged=judged,
+        counts=counts,
+        last=cells.last,
+        judged=cells.judged,
+        entry_gap=float(first[2].max()) if len(first[2]) else None,
+        # a median deviation is looser than a mean one
+        _freedom=np.clip(_MAD_EFFICIENCY * (cells.freedom - 1.0), 2.0, settings.tail_freedom),
+        _settings=settings,
+        _xp=xp,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Cells:
+class _Cells(NamedTuple):
     """Excess of every arrival and the scale it is judged by, ``(C, R)``."""
 
     excess: Float
@@ -169,122 +194,42 @@ class _Cells:
     last: Bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Clock:
-    """Stretches measured by one clock against peers measured by the same, ``(C, R)``."""
+def _on_clock(
+    stretch: Float, mask: Bool, alignment: Alignment, kind: Kinds, settings: Settings, *, xp: Any
+) -> tuple[Float, Float, Float, Bool]:
+    """Stretches measured by one clock against peers measured by the same.
 
-    excess: Float
-    sigma: Float
-    freedom: Float
-    judged: Bool
-
-    @staticmethod
-    def of(
-        stretch: Float,
-        mask: Bool,
-        alignment: Alignment,
-        kind: Kinds,
-        settings: Settings,
-        *,
-        xp: Any,
-    ) -> _Clock:
-        excess, compared = _residuals(stretch, mask, alignment.peers, xp=xp)
-        sigma, freedom = _scales(excess, compared, *kind, settings, xp=xp)
-        judged = compared & (sigma > 0)[:, None]
-        return _Clock(
-            excess,
-            np.broadcast_to(sigma[:, None], excess.shape),
-            np.broadcast_to(freedom[:, None].astype(np.float64), excess.shape),
-            judged,
-        )
-
-
-def _empirical_p(z: Float, judged: Bool) -> Float:
-    """Share of the other ranks' deviations that are as large, ``(C, R)``; 0 where they are few.
-
-    Launch gaps are skewed to the right, more than Student's t allows; over many cells the other
-    ranks of the same step say how often such a deviation comes without a cause.
+    Returns:
+        Excess ``(C, R)``, sigma and degrees of freedom ``(C,)``, and which have peers ``(C, R)``.
     """
-    return _shares(z, plain(judged), _MIN_EMPIRICAL)
+    excess, compared = _residuals(stretch, mask, alignment.peers, xp=xp)
+    sigma, freedom = _scales(excess, compared, *kind, settings, xp=xp)
+    return excess, sigma, freedom.astype(np.float64), compared
 
 
-@njit("float64[:, ::1](float64[:, ::1], boolean[:, ::1], int64)")
-def _shares(z: Any, judged: Any, fewest: int) -> Any:
-    """Counts among everybody's deviations, less one's own."""
-    p = np.zeros(z.shape)
-    everybody = np.sort(z.ravel()[judged.ravel()])
-    for rank in range(z.shape[1]):
-        own = np.sort(z[:, rank][judged[:, rank]])
-        others = len(everybody) - len(own)
-        if others < fewest:
-            continue
-        for row in range(z.shape[0]):
-            if not judged[row, rank]:
-                continue
-            value = z[row, rank]
-            above = len(everybody) - int(np.searchsorted(everybody, value))  # pyright: ignore[reportUnknownArgumentType]
-            above -= len(own) - int(np.searchsorted(own, value))  # pyright: ignore[reportUnknownArgumentType]
-            p[row, rank] = (above + 1) / (others + 1)
-    return p
-
-
-def _last_arrivers(met: Meetings) -> Bool:
-    """Who arrives with the last: within a share of its distance from the middle arrival."""
-    return _last(plain(met.member), plain(met.arrival), _CLUSTER)
-
-
-@njit("boolean[:, ::1](boolean[:, ::1], float64[:, ::1], float64)", uses=(loops,))
-def _last(member: Any, arrival: Any, cluster: float) -> Any:
-    last = np.zeros(member.shape, np.bool_)
-    own = np.empty(member.shape[1])
-    for row in range(member.shape[0]):
-        count, latest = 0, -np.inf
-        for rank in range(member.shape[1]):
-            if member[row, rank]:
-                own[count] = arrival[row, rank]
-                latest = max(latest, own[count])
-                count += 1
-        if count:
-            middle = median(own, count)
-            near = latest - cluster * (latest - middle)
-            for rank in range(member.shape[1]):
-                time = arrival[row, rank]
-                last[row, rank] = member[row, rank] and time >= near and time > middle
-    return last
-
-
-def _judge_entries(met: Meetings, bound: Anchors, cells: _Cells, gaps: Sequence[float]) -> None:
+def _judge_entries(
+    first: tuple[NDArray[np.int64], NDArray[np.int64], Float],
+    bound: Anchors,
+    cells: _Cells,
+    gaps: Sequence[float],
+) -> None:
     """Judges first meetings in place: the gap from the last arriver to the next.
 
     The scale is that of the same gap in earlier steps, else that of the host's stretches in
     this one (the GPU's own are much more regular than what starts a step).
     """
-    hosts = np.abs(cells.excess[cells.judged & (bound.host | bound.synced)])
-    usual = np.array(gaps, np.float64) if len(gaps) >= _MIN_GAPS else hosts
+    usual = np.array(gaps, np.float64)
     if len(usual) < _MIN_GAPS:
+        usual = np.abs(cells.excess[cells.judged & (bound.host | bound.synced)])
+    meeting, final, gap = first
+    if len(usual) < _MIN_GAPS or not len(meeting):
         return
-    scale = MAD_TO_SIGMA * float(median_of(usual))
-    for meeting, final, gap in _entry_gaps(met, bound):
-        cells.excess[meeting, final] = gap
-        cells.sigma[meeting], cells.freedom[meeting] = scale, _ENTRY_VALUES
-        cells.judged[meeting, final] = True
-        cells.last[meeting] = False
-        cells.last[meeting, final] = True
-
-
-def entry_gap(met: Meetings, bound: Anchors) -> float | None:
-    """Returns the largest gap (ns) between last and next arrival at the first meetings."""
-    return max((gap for _, _, gap in _entry_gaps(met, bound)), default=None)
-
-
-def _entry_gaps(met: Meetings, bound: Anchors) -> Iterator[tuple[int, int, float]]:
-    """Meeting, column of the last arriver, and its gap to the next, for all first meetings."""
-    for meeting in np.flatnonzero((bound.entry & met.member).any(axis=1)):
-        member = met.member[meeting]
-        if bound.entry[meeting][member].all():
-            order = np.argsort(np.where(member, met.arrival[meeting], -np.inf))
-            late, next_one = met.arrival[meeting, order[-1]], met.arrival[meeting, order[-2]]
-            yield int(meeting), int(order[-1]), float(late - next_one)
+    cells.excess[meeting, final] = gap
+    cells.sigma[meeting] = MAD_TO_SIGMA * median_of(usual)
+    cells.freedom[meeting] = _ENTRY_VALUES
+    cells.judged[meeting, final] = True
+    cells.last[meeting] = False
+    cells.last[meeting, final] = True
 
 
 def _stretch_kinds(met: Meetings, alignment: Alignment) -> Kinds:

@@ -93,8 +93,8 @@ def suspects(judged: Judged, settings: Settings) -> list[Suspect]:
     found: list[Suspect] = []
     for columns in _together(cells, judged.lateness):
         suspect = _late_suspect(columns, cells, judged)
-        slow = slow_nodes[:, columns].sum() >= _LASTING or slow_ranks[columns].any()
-        if suspect.impact_ns < smallest and not slow:
+        is_slow = slow_nodes[:, columns].sum() >= _LASTING or slow_ranks[columns].any()
+        if suspect.impact_ns < smallest and not is_slow:
             continue
         if suspect.impact_ns >= smallest:
             suspect.kind = _kind(suspect, slow_ranks)
@@ -106,7 +106,8 @@ def suspects(judged: Judged, settings: Settings) -> list[Suspect]:
         found.append(suspect)
     blamed = {c for s in found for c in s.columns}
     waiting = {c for s in found for c in s.victims}
-    for column in range(ranks):
+    slow: list[int] = np.flatnonzero(slow_ranks | work.large).tolist()
+    for column in slow:
         if column not in blamed and (slow_ranks[column] or slow_nodes[:, column].any()):
             suspect = _slow_suspect(column, slow_nodes, slow_ranks, work, alone=ranks == 1)
             lasting = len(suspect.nodes) >= _LASTING or suspect.own_ns >= smallest
@@ -124,11 +125,11 @@ def _slow(judged: Durations, settings: Settings) -> tuple[Bool, Bool]:
     largest deviation have a chance of at most ``(n p)^k / k!``.
     """
     count = judged.excess.shape[1]
-    large = judged.judged & (judged.excess >= settings.min_kernel_excess * judged.expected)
-    nodes = np.zeros(large.shape, dtype=np.bool_)
-    columns: list[int] = np.flatnonzero(large.any(axis=0)).tolist()
+    nodes = np.zeros(judged.excess.shape, dtype=np.bool_)
+    columns: list[int] = np.flatnonzero(judged.large).tolist()
     for column in columns:
-        mine = np.flatnonzero(large[:, column])
+        least = settings.min_kernel_excess * judged.expected[:, column]
+        mine = np.flatnonzero(judged.judged[:, column] & (judged.excess[:, column] >= least))
         z = judged.z(mine, column)
         p = np.sort(judged.p(z))[:_MOST_JOINT]
         k = np.arange(1, len(p) + 1)
@@ -146,6 +147,8 @@ def _slow(judged: Durations, settings: Settings) -> tuple[Bool, Bool]:
 
 def _late_cells(late: Lateness, settings: Settings) -> Bool:
     """Late arrivals that count, bool ``(C, R)``."""
+    if not late.stands_out:
+        return np.zeros(late.z.shape, np.bool_)
     tests = max(int(late.judged.sum()), 1)
     alone = late.cell_p * tests <= settings.false_alarm_rate
     flagged = (late.rank_z > 0) & (late.rank_p * late.rank_p.size <= settings.false_alarm_rate)
@@ -154,6 +157,8 @@ def _late_cells(late: Lateness, settings: Settings) -> Bool:
 
 def _together(cells: Bool, late: Lateness) -> list[list[int]]:
     """Groups columns that are late at mostly the same meetings and about as much."""
+    if not cells.any():
+        return []
     total = np.where(cells, late.excess, 0.0).sum(axis=0)
     left: list[int] = [int(c) for c in np.argsort(-total) if cells[:, c].any()]
     groups: list[list[int]] = []

@@ -16,7 +16,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.integration.servers import WHOLE
-from tests.integration.traffic import Instance, Sender, span_ids
+from tests.integration.traffic import Instance, Sender, absent, span_ids
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -43,9 +43,15 @@ class Way:
             KAT_PROMETHEUS_ENDPOINT=servers.endpoint(),
         )
 
-    def closes(self, sent, *, within=90.0):
+    def closes(self, requests, *, within=90.0):
         """All that was sent is at the backend, and the books of the processor's life are even."""
-        self.servers.until("every span", lambda: not self.sink.missing(sent), within=within)
+        sent = span_ids(requests)
+        try:
+            self.servers.until("every span", lambda: not self.sink.missing(sent), within=within)
+        except AssertionError as error:
+            error.add_note(f"missing: {absent(requests, self.sink.missing(sent))}")
+            error.add_note(f"books: {self.kat.books()}")
+            raise
         self.servers.until("the books", lambda: self.kat.books().pending == 0)
         books = self.kat.books()
         assert (books.unexplained, books.lost) == (0, 0), str(books)
@@ -76,7 +82,7 @@ def test_the_processor_is_killed_under_load_three_times(servers, sink, way):
             servers.until("the processor", lambda: way.kat.books().healthy)
         sending.join()
     assert sender.acknowledged == span_ids(requests)
-    way.closes(span_ids(requests))
+    way.closes(requests)
 
 
 def test_the_backend_is_away_for_a_minute(servers, sink, way):
@@ -87,7 +93,7 @@ def test_the_backend_is_away_for_a_minute(servers, sink, way):
         sender.send(requests)
     time.sleep(max(0.0, begun + 60 - time.monotonic()))  # a minute is the case
     sink.up()
-    books = way.closes(span_ids(requests))
+    books = way.closes(requests)
     assert books.taken - books.repeated == len(span_ids(requests))
 
 
@@ -101,7 +107,7 @@ def test_the_collector_is_killed_while_its_queue_is_full_of_spans(servers, sink,
     servers.until("the collector", lambda: servers.collector_is_up(way.collector))
     servers.restart(way.kat)
     servers.until("the processor", lambda: way.kat.books().healthy)
-    way.closes(span_ids(requests))
+    way.closes(requests)
 
 
 def test_a_log_that_is_full_makes_senders_wait_and_loses_nothing(servers, sink):
@@ -155,7 +161,7 @@ def test_a_worker_that_vanishes_in_the_middle_of_a_step_is_missed(servers, sink)
     torn = [request for request in INSTANCE.steps(range(20, 30)) if request.rank != 3]
     with Sender(way.endpoint) as sender:
         sender.send(whole + torn)
-    books = way.closes(span_ids(whole + torn))
+    books = way.closes(whole + torn)
     assert books.taken == len(span_ids(whole + torn))
     assert books.events["steps complete"] == 20
     assert sum(n for name, n in books.events.items() if name.startswith("steps ")) >= 30
@@ -166,7 +172,7 @@ def test_batches_that_come_twice_leave_once(servers, sink, way):
     with Sender(way.endpoint) as sender:
         for request in requests:
             sender.send([request, request])
-    books = way.closes(span_ids(requests))
+    books = way.closes(requests)
     assert books.repeated == len(span_ids(requests))
     assert max(sink.copies[span_id] for span_id in span_ids(requests)) == 1
 
@@ -183,7 +189,7 @@ def test_poison_among_good_batches_is_refused_and_stops_nothing(servers, sink, w
             if number % 10 == 0:
                 assert sender.refused_for_good(poison.SerializeToString(), INSTANCE.name) is None
                 assert sender.refused_for_good(b"\xff" * 100, INSTANCE.name) is not None
-    way.closes(span_ids(requests))
+    way.closes(requests)
     servers.until("the poison counted", lambda: way.kat.books().total("invalid") == 8 * len(spans))
 
 
@@ -215,5 +221,5 @@ def test_a_clock_that_jumps_by_an_hour_loses_nothing(servers, sink, monkeypatch,
         sender.send(requests[:80])
         clock.write_text(str(jump_s))
         sender.send(requests[80:])
-    books = way.closes(span_ids(requests))
+    books = way.closes(requests)
     assert books.events["steps complete"] == 40

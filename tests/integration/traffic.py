@@ -83,6 +83,14 @@ def span_ids(requests: Sequence[Request]) -> set[int]:
     return set().union(*(request.span_ids for request in requests))
 
 
+def absent(requests: Sequence[Request], missing: set[int]) -> str:
+    """Returns what each step and rank misses, for a failed test's message."""
+    lacks = [(r.step, r.rank, len(r.span_ids & missing), len(r.span_ids)) for r in requests]
+    return ", ".join(
+        f"step {step} rank {rank} {lost} of {count}" for step, rank, lost, count in lacks if lost
+    )
+
+
 class Sender:
     """Sends requests over OTLP gRPC, each until it is acknowledged; a context manager.
 

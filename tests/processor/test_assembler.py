@@ -1,6 +1,7 @@
 """A step is put together from what its ranks send, in whatever order, at most for so long."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,19 @@ def test_a_rank_has_not_closed_before_all_its_spans_are_here(assembler, fleet):
     # Parents are linked across the batches.
     assert np.count_nonzero(step.table.parent < 0) == 4
     assert len(step.table.resources) == 4  # said by five batches, kept once a rank
+
+
+def test_what_waits_while_others_come_is_folded_into_less_memory(assembler, fleet, monkeypatch):
+    monkeypatch.setattr("kat_otel.processor.assembler._MAX_LOOSE", 60)
+    first, *rest = fleet.step(0)
+    others = [table for number in range(1, 8) for table in fleet.step(number)]
+    add(assembler, 0.0, first, *others)
+    _, spans, size, _ = assembler.fill()
+    assert spans == sum(map(len, [first, *others]))
+    assert size < 0.95 * sum(table.nbytes for table in [first, *others])
+    add(assembler, 0.0, *rest)
+    assert [len(step.table) for step in assembler.ready(0.0)] == [44] * 8
+    assert assembler.fill()[1:3] == (0, 0)
 
 
 def test_repeated_spans_are_counted_and_close_nothing(assembler, fleet):
@@ -159,6 +173,48 @@ def test_beyond_a_limit_the_oldest_step_is_judged_as_it_is(limits, fleet):
         assert step < 2_000
     assert steps_of(ready) == [(0, "limit")]
     assert ready[0].missing_ranks == (1, 2, 3)
+
+
+@pytest.mark.parametrize("limits", [{"max_pending_steps": 2}, {"max_pending_spans": 30}])
+def test_beyond_a_limit_senders_may_be_made_to_wait_instead(limits, fleet):
+    assembler = Assembler(AssemblerConfig(decision_wait=WAIT, over_limit="refuse", **limits))
+    for step in range(3):
+        assert not assembler.crowded
+        add(assembler, 0.0, fleet.rank(0, step))
+    assert assembler.crowded
+    assert steps_of(assembler.ready(0.0)) == []
+    assert steps_of(assembler.ready(WAIT)) == [(0, "waited"), (1, "waited"), (2, "waited")]
+    assert not assembler.crowded
+
+
+def test_a_step_of_too_many_spans_is_judged_as_it_is_and_no_other_instance_s(fleet, make_fleet):
+    assembler = Assembler(AssemblerConfig(decision_wait=WAIT, max_step_spans=30))
+    older = make_fleet("older")
+    add(assembler, 0.0, older.rank(0, 0), fleet.rank(0, 0))
+    add(assembler, 0.0, *(fleet.rank(rank, 1) for rank in (0, 1, 2)))
+    ready = list(assembler.ready(0.0))
+    assert [(step.instance, step.step, step.ending) for step in ready] == [
+        ("llama", 0, "limit"),
+        ("llama", 1, "limit"),
+    ]
+    (arrivals,) = add(assembler, 0.0, fleet.rank(3, 1))
+    assert [len(late.table) for late in arrivals.late] == [11]
+
+
+def test_a_step_of_many_spans_that_is_complete_is_nothing_special(fleet):
+    assembler = Assembler(AssemblerConfig(decision_wait=WAIT, max_step_spans=40))
+    add(assembler, 0.0, *fleet.step(0))
+    assert steps_of(assembler.ready(0.0)) == [(0, "complete")]
+
+
+def test_texts_count_as_memory(fleet):
+    assembler = Assembler(AssemblerConfig(max_pending_mib=1))
+    table = fleet.rank(0, 0)
+    said = {row: {"text": "x" * 60_000} for row in range(len(table))}
+    add(assembler, 0.0, replace(table, attributes=said), fleet.rank(0, 1))
+    assert assembler.fill()[2] > 600_000
+    add(assembler, 0.0, replace(fleet.rank(0, 2), attributes=said))
+    assert steps_of(assembler.ready(0.0)) == [(0, "limit")]
 
 
 def test_beyond_their_limit_the_instance_not_seen_for_longest_is_forgotten(fleet, make_fleet):

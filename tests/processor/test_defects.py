@@ -16,7 +16,7 @@ from tests.processor.receiving import a_log, by_grpc
 
 BEFORE = {  # stages that decide what becomes of the spans
     "parting a batch": ("assembler", "split_by_step"),
-    "adding a rank": ("pending", "_folded"),
+    "adding a rank": ("pending", "merge_ids"),
     "putting together": ("assembler", "merge_resources"),
     "classifying": ("pipeline", "classify"),
     "reducing": ("pipeline", "select_spans"),

@@ -128,6 +128,24 @@ def test_a_remainder_of_a_step_that_left_before_is_not_judged(
     assert second.books.balance().pending == 0
 
 
+def test_ranks_that_come_after_such_a_remainder_leave_whole_like_it(
+    settings, fleet, backend, connect, judge_class
+):
+    """Their sender tried again later than a step waits: what it sends is no less than the rest."""
+    before, after = fleet.rank(0, 0), fleet.rank(1, 0)
+    config = settings(f"127.0.0.1:{backend.port}", assembler={"decision_wait": 60})
+    with Processor(config, judge=judge_class) as first:
+        for data in encode_traces(before):
+            connect(first.port)(data)
+    config = settings(f"127.0.0.1:{backend.port}", assembler={"decision_wait": 0.1})
+    with Processor(config, judge=judge_class) as second:
+        backend.wait_for(lambda: backend.tables)
+        for data in encode_traces(after):
+            connect(second.port)(data)
+    assert ids(before) | ids(after) <= ids(backend.spans)
+    assert second.books.total("summarised") == 0
+
+
 SERVE = """
 import sys
 from kat_otel.config import Config

@@ -1,6 +1,7 @@
 """The whole processor over real gRPC: spans in, judged steps out, the books balanced."""
 
 import json
+import time
 
 import grpc
 import pytest
@@ -131,6 +132,28 @@ def test_single_bad_spans_are_told_in_the_partial_success(fleet, connect, judge_
     assert "spans[3]" in response.partial_success.error_message
     counts = balanced(processor)
     assert (counts["acknowledged"], counts["invalid"]) == (10, 1)
+
+
+def test_over_the_limits_of_assembly_senders_wait_if_the_settings_say_so(
+    fleet, backend, connect, judge_class
+):
+    limits = AssemblerConfig(decision_wait=0.5, max_pending_spans=30, over_limit="refuse")
+    with Processor(config(backend.port, assembler=limits), judge=judge_class) as processor:
+        export = connect(processor.port)
+        send(export, *(fleet.rank(0, step) for step in range(3)))
+        refused = []
+        (data,) = encode_traces(fleet.rank(0, 3))
+        for _ in range(200):
+            try:
+                export(data, timeout=20)
+                break
+            except grpc.RpcError as error:
+                refused.append(error)
+                time.sleep(0.05)
+    assert {error.code() for error in refused} == {grpc.StatusCode.UNAVAILABLE}
+    waits = [read_retry_delay(dict(e.trailing_metadata())[DETAILS_KEY]) for e in refused]
+    assert min(waits) > 0
+    assert balanced(processor)["acknowledged"] == 44
 
 
 def test_an_oversize_request_is_refused_for_good(connect, judge_class):
