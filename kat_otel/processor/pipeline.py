@@ -316,8 +316,9 @@ class Pipeline:
         # Whole: how the rest left is not known, and an incident may cite what is here. So does
         # what is yet to come: its sender may try again only after the step's wait.
         step.record.forwarded_whole = True
-        late = LateSpans(step.instance, step.table, forwarded_whole=True)
-        self._send_late(late, step.receipts)
+        for table in step.parts or (step.table,):
+            late = LateSpans(step.instance, table, forwarded_whole=True)
+            self._send_late(late, step.receipts)
         self._ledger.release(step.receipts)
 
     def _send_late(self, late: LateSpans, receipts: tuple[int, ...]) -> None:

@@ -217,6 +217,19 @@ def test_found_in_the_log_it_is_no_crash_loop(
     assert closed(second, tmp_path) == {"acknowledged": 11, "recovered": 33, "forwarded": 44}
 
 
+@pytest.mark.parametrize("stage", ["putting together", "encoding"])
+def test_what_is_left_of_a_step_after_a_restart_leaves_too(
+    stage, failing, settings, fleet, backend, connect, judge_class, tmp_path
+):
+    with Processor(settings(None, assembler={"decision_wait": 60}), judge=judge_class) as first:
+        spans = send(connect(first.port), fleet.step(0)[:2])
+    failing(BEFORE[stage])
+    config = settings(backend.port, assembler={"decision_wait": 0.2})
+    with Processor(config, judge=judge_class) as second:
+        backend.wait_for(lambda: spans <= set(backend.spans_unlocked().span_id.tolist()))
+    assert closed(second, tmp_path) == {"recovered": 22, "forwarded": 22}
+
+
 def test_a_record_that_is_not_understood_any_more_passes_on_as_it_came(
     failing, settings, fleet, backend, connect, judge_class, tmp_path
 ):
