@@ -138,6 +138,7 @@ class Pipeline:
     def _pass_on(self, batch: Batch, mine: tuple[int, ...]) -> None:
         if batch.signal != "traces":
             self._hardware.take(batch.signal, batch.data)
+        self._books.mark(f"{batch.signal} requests")
         if self._sink is None:
             self._books.mark(f"{batch.signal} requests without an exporter")
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Self
 
@@ -147,6 +147,11 @@ class Sink(grpc.GenericRpcHandler):
     def __exit__(self, *_: object) -> None:
         if self._server is not None:
             self.down()
+
+
+def missing_everywhere(sinks: Sequence[Sink], sent: set[int]) -> set[int]:
+    """Returns the span ids of ``sent`` that have come to none of the sinks."""
+    return set.intersection(*(sink.missing(sent) for sink in sinks))
 
 
 def shown(incidents: Iterable[dict[str, Any]]) -> str:

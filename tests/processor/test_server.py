@@ -334,6 +334,7 @@ def test_logs_and_metrics_of_others_pass_on_as_they_came(backend, judge_class):
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         backend.wait_for(lambda: backend.logs)
     assert backend.logs == [request]
+    assert processor.books.marked("logs requests") == 1
 
 
 def test_an_unknown_service_is_unimplemented(judge_class):
