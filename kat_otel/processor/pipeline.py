@@ -135,6 +135,7 @@ class Pipeline:
             signal = batch.signal
             read = partial(self._hardware.take, signal, batch.data)
             self._defects.guard(read, "hardware signals failed", f"{signal} could not be read")
+        self._books.mark(f"{batch.signal} requests")
         if self._sink is None:
             self._books.mark(f"{batch.signal} requests without an exporter")
             return

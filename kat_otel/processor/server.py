@@ -28,6 +28,7 @@ from kat_otel.processor.recent import Recent
 from kat_otel.processor.reload import check_tokens, plan_reload
 from kat_otel.processor.self_traces import SelfTraces
 from kat_otel.processor.state import StateStore
+from kat_otel.processor.suspect import Suspect
 from kat_otel.processor.wal import Record, WriteAheadLog
 from kat_otel.processor.wellbeing import Wellbeing
 from kat_otel.spans import SpanTable
@@ -300,15 +301,22 @@ class Processor:
     def _recover(self, log: WriteAheadLog) -> None:
         """Takes what a former process acknowledged and did not finish, before anything new."""
         records = spans = 0
+        suspect = Suspect(log.directory)
         for record in log.pending():
             if self._intake.closed:  # the rest waits in the log for the next start
                 break
-            batch = self._recovered(record)
+            if suspect.ended_two_starts(record.id):
+                self.books.mark("log records that ended two starts")
+                logger.error("record %d ended two starts: it passes on as it came", record.id)
+                batch = self._as_it_came(record)
+            else:
+                batch = self._recovered(record)
             if batch.table is not None:
                 self.books.count("recovered", len(batch.table))
                 spans += len(batch.table)
             records += 1
             self._pipeline.take(batch, recovered=True)
+        suspect.close()
         if records:
             logger.info("took %d requests with %d spans from the log", records, spans)
 
@@ -323,8 +331,11 @@ class Processor:
             self.books.mark("log records not understood")
             told = not isinstance(error, DecodeError)  # what is a defect wants its traceback
             logger.warning("record %d is not understood: %s", record.id, error, exc_info=told)
-            size = len(record.data)
-            return Batch(None, self._clock(), size, record.id, record.signal, record.data)
+            return self._as_it_came(record)
+
+    def _as_it_came(self, record: Record) -> Batch:
+        size = len(record.data)
+        return Batch(None, self._clock(), size, record.id, record.signal, record.data)
 
     def _turn(self) -> None:
         due = self._pipeline.next_due()

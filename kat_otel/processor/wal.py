@@ -51,6 +51,9 @@ class WriteAheadLog:
         directory: where it lies; made if it is not there, held against other processes.
         max_bytes: size of its file at most.
 
+    Attributes:
+        directory: as given.
+
     Raises:
         ConfigError: the directory is held by another, cannot be used or holds something else.
     """
@@ -65,7 +68,7 @@ class WriteAheadLog:
                 f"wal.directory: {directory} cannot be made: {error.strerror} — give a directory "
                 "that this user may write to"
             ) from error
-        self._directory = directory
+        self.directory = directory
         self._held = DirectoryLock(directory, "wal.directory")
         try:
             self._store = LogStore(directory, max_bytes)
@@ -103,7 +106,7 @@ class WriteAheadLog:
             used = self._store.size_bytes + self._queued
             if used + size > self._limit:
                 raise LogFullError(
-                    f"{self._directory}: {used:,} of {self._limit:,} bytes in use, no room for "
+                    f"{self.directory}: {used:,} of {self._limit:,} bytes in use, no room for "
                     f"{size:,} — raise wal.max_size_mib, or see why the exporter's endpoint takes "
                     "less than arrives"
                 )
@@ -168,7 +171,7 @@ class WriteAheadLog:
     def _join(self, entry: _Entry) -> None:
         """Queues an entry; under the lock. The first in an empty house leads."""
         if self._closed and entry.record is not None:
-            raise LogFailedError(f"{self._directory}: the log is closed — send again later")
+            raise LogFailedError(f"{self.directory}: the log is closed — send again later")
         self._queue.append(entry)
         self._queued += entry.size
         if not self._leading:
@@ -192,7 +195,7 @@ class WriteAheadLog:
                 size += entry.size
             del self._queue[: len(group)]
             settled = list(islice(self._settled, _MAX_GROUP_SETTLED))
-        error: KatError | None = LogFailedError(f"{self._directory}: interrupted — send again")
+        error: KatError | None = LogFailedError(f"{self.directory}: interrupted — send again")
         try:
             error = self._write([e.record for e in group if e.record is not None], settled)
         finally:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from tests.integration.sink import Sink
 
 
 @pytest.fixture
-def servers(tmp_path: Path, sink: Sink) -> Iterator[Servers]:
-    """Processes of a test; ended whatever happens, and before the sink that they send to."""
+def servers(tmp_path: Path, sinks: Callable[[], Sink]) -> Iterator[Servers]:
+    """Processes of a test; ended whatever happens, and before the sinks that they send to."""
+    del sinks
     servers = Servers(tmp_path)
     yield servers
     servers.stop()
@@ -24,10 +26,16 @@ def servers(tmp_path: Path, sink: Sink) -> Iterator[Servers]:
 
 
 @pytest.fixture
-def sink() -> Iterator[Sink]:
+def sinks() -> Iterator[Callable[[], Sink]]:
+    """Opens backends in this process, one for each processor whose output is told apart."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(Sink())
+
+
+@pytest.fixture
+def sink(sinks: Callable[[], Sink]) -> Sink:
     """A backend in this process that remembers every span id."""
-    with Sink() as sink:
-        yield sink
+    return sinks()
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,7 @@ WHOLE = {
     }
 }
 """Settings by which every span leaves, so that the sink can say which did not."""
+_OTHERS = ("health", "prometheus", "control", "debug")
 KAT = [sys.executable, "-m", "kat_otel"]
 
 
@@ -251,12 +252,13 @@ class Servers:
             before: what its command begins with: a wrapper that runs the rest.
             settings: sections of its configuration, on top of ports and folders.
         """
-        ports = free_endpoints("grpc", "http", "health")
+        # All of them named: "where it is free" may be taken a moment later by a test beside this.
+        ports = free_endpoints("grpc", "http", "health", "prometheus", "control", "debug")
         sections: dict[str, Any] = {
             "receiver": {"endpoint": ports["grpc"], "http": {"endpoint": ports["http"]}},
             "wal": {"directory": str(self.folder / f"{name}-wal")},
             "exporter": {"endpoint": exporter, "retry": {"max_interval": "1s"}},
-            "health": {"endpoint": ports["health"]},
+            **{name: {"endpoint": ports[name]} for name in _OTHERS},
             "metrics": {"interval": "1s"},
         }
         file = self.folder / f"{name}.yaml"
@@ -291,15 +293,22 @@ class Servers:
                 )
 
     def stop(self) -> None:
-        for server in reversed(self.running):
-            if server.process.poll() is None:
-                server.process.terminate()
-        for server in self.running:
-            try:
-                server.process.wait(15)
-            except subprocess.TimeoutExpired:
-                server.process.kill()
-                server.process.wait()
+        # The processors first: they have something to say until the end, and wait for who takes it.
+        kats = [server for server in self.running if isinstance(server, Kat)]
+        _end(kats)
+        _end([server for server in self.running if server not in kats])
+
+
+def _end(servers: Sequence[Server]) -> None:
+    for server in servers:
+        if server.process.poll() is None:
+            server.process.terminate()
+    for server in servers:
+        try:
+            server.process.wait(15)
+        except subprocess.TimeoutExpired:
+            server.process.kill()
+            server.process.wait()
 
 
 def _config_arguments(config: str | Path | list[str | Path]) -> list[str]:

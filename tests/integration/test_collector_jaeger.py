@@ -14,31 +14,16 @@ from typing import Any
 import pytest
 
 from kat_otel import semconv
-from tests.integration.servers import CONFIG, KAT, binary, free_endpoints, get
+from tests.integration.jaeger import Jaeger, Trace, attributes_of
+from tests.integration.servers import KAT, free_endpoints, get
 
 pytestmark = pytest.mark.integration
 
 
-def attributes_of(holder: dict[str, Any]) -> dict[str, Any]:
-    """OTLP JSON's list of pairs as a dictionary; integers are strings there."""
-    found: dict[str, Any] = {}
-    for pair in holder.get("attributes", []):
-        ((kind, value),) = pair["value"].items()
-        found[pair["key"]] = int(value) if kind == "intValue" else value
-    return found
-
-
 @pytest.mark.timeout(240)
 def test_the_culprit_of_a_replayed_step_is_marked_in_jaeger(traces, servers, tmp_path):
-    at = free_endpoints("grpc", "http", "back", "jaeger", "prometheus", "query", "query_grpc")
-    servers.start(
-        "jaeger",
-        [binary("jaeger"), "--config", str(CONFIG / "jaeger-memory.yaml")],
-        KAT_JAEGER_ENDPOINT=at["jaeger"],
-        KAT_JAEGER_QUERY_ENDPOINT=at["query"],
-        KAT_JAEGER_QUERY_GRPC_ENDPOINT=at["query_grpc"],
-    )
-    servers.until("Jaeger's API", lambda: get(f"http://{at['query']}/api/v3/services") is not None)
+    at = free_endpoints("grpc", "http", "back", "prometheus")
+    jaeger = Jaeger.start(servers)
     process = servers.kat("kat", at["back"])
     servers.collector(
         "state",
@@ -47,7 +32,7 @@ def test_the_culprit_of_a_replayed_step_is_marked_in_jaeger(traces, servers, tmp
         KAT_COLLECTOR_HTTP_ENDPOINT=at["http"],
         KAT_PROCESS_ENDPOINT=process.endpoint,
         KAT_RETURN_ENDPOINT=at["back"],
-        KAT_JAEGER_ENDPOINT=at["jaeger"],
+        KAT_JAEGER_ENDPOINT=jaeger.endpoint,
         KAT_PROMETHEUS_ENDPOINT=at["prometheus"],
     )
 
@@ -65,27 +50,16 @@ def test_the_culprit_of_a_replayed_step_is_marked_in_jaeger(traces, servers, tmp
     incidents_file = tmp_path / "state" / "incidents.jsonl"
     record = servers.until("the incident's log event", lambda: first_record(incidents_file))
     assert record["eventName"] == semconv.EVENT_INCIDENT
-    url = f"http://{at['query']}/api/v3/traces/{record['traceId']}"
     # The step leaves in one piece, but it may come in several.
-    groups = servers.until("the whole trace", lambda: whole_trace(url))
+    trace = servers.until("the whole trace", lambda: whole_trace(jaeger, record["traceId"]))
 
-    spans = [
-        (attributes_of(group["resource"]), span)
-        for group in groups
-        for scope in group["scopeSpans"]
-        for span in scope["spans"]
-    ]
-    ranks = {resource.get(semconv.RANK) for resource, _ in spans}
-    assert ranks >= set(range(8))
-    roots = [span for _, span in spans if not span.get("parentSpanId")]
-    assert len(roots) == 1
-    assert roots[0]["name"].startswith("step")
-    known = {span["spanId"] for _, span in spans}
-    assert all(span["parentSpanId"] in known for _, span in spans if span is not roots[0])
+    (root,) = trace.roots
+    assert root["name"].startswith("step")
+    assert not trace.orphans
 
     marked = [
-        (resource[semconv.RANK], event)
-        for resource, span in spans
+        (trace.resources[number][semconv.RANK], event)
+        for number, span in trace.spans.items()
         if attributes_of(span).get(semconv.ROLE) == "culprit"
         for event in span.get("events", [])
     ]
@@ -111,10 +85,10 @@ def first_record(path: Path) -> dict[str, Any] | None:
     return json.loads(line)["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]
 
 
-def whole_trace(url: str) -> list[dict[str, Any]] | None:
-    groups = get(url)["result"]["resourceSpans"]
-    ranks = {attributes_of(group["resource"]).get(semconv.RANK) for group in groups}
-    return groups if ranks >= {None, *range(8)} else None
+def whole_trace(jaeger: Jaeger, trace_id: str) -> Trace | None:
+    trace = jaeger.trace(trace_id)
+    ranks = {resource.get(semconv.RANK) for resource in trace.resources.values()}
+    return trace if ranks >= {None, *range(8)} else None
 
 
 def metrics_with_incidents(endpoint: str) -> str | None:

@@ -190,6 +190,47 @@ def test_kill_9_loses_nothing_that_was_acknowledged(
     assert left(tmp_path) == 0
 
 
+DIE = """
+import os, sys
+from kat_otel.config import Config
+from kat_otel.processor.server import Processor
+
+class Judge:
+    def judge(self, table):
+        os._exit(9)  # as the kernel does when memory runs out: nothing is caught or written
+
+processor = Processor(Config.model_validate_json(sys.argv[1]), judge=Judge)
+processor.start()
+print(processor.port, flush=True)
+processor.wait()
+"""
+
+
+def test_a_request_that_ends_two_starts_passes_on_as_it_came_and_ends_no_third(
+    settings, fleet, backend, connect, judge_class, tmp_path
+):
+    config = settings(f"127.0.0.1:{backend.port}", assembler={"decision_wait": 0.5})
+    sent = set()
+    for _ in range(3):  # the first dies at work, two as they take it from the log
+        child = subprocess.Popen(
+            [sys.executable, "-c", DIE, config.model_dump_json()], stdout=subprocess.PIPE, text=True
+        )
+        if not sent:
+            export = connect(int(child.stdout.readline()))
+            for table in fleet.step(0):
+                sent |= ids(table)
+                export(b"".join(encode_traces(table)), timeout=20)
+        assert child.wait(60) == 9
+        child.stdout.close()
+    assert not backend.tables
+    with Processor(config, judge=judge_class) as last:
+        backend.wait_for(lambda: sent <= ids(backend.spans_unlocked()))
+    assert last.books.marked("log records that ended two starts") == 1
+    assert last.books.balance().pending == 0
+    assert left(tmp_path) == 0
+    assert not (tmp_path / "log" / "recovering").exists()
+
+
 def test_sigterm_ends_in_time_although_the_backend_hangs_and_what_waits_is_sent_later(
     settings, fleet, backend, connect, tmp_path
 ):

@@ -4,11 +4,14 @@ import json
 import time
 
 import grpc
+import numpy as np
 import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from kat_otel import identity, semconv
 from kat_otel.config import AssemblerConfig, Config, ExporterConfig, ReceiverConfig, TracesConfig
 from kat_otel.otlp import encode_traces
+from kat_otel.otlp.fields import REST
 from kat_otel.otlp.rest import events_of
 from kat_otel.processor.retry_info import DETAILS_KEY, read_retry_delay
 from kat_otel.processor.server import Processor
@@ -224,6 +227,42 @@ def test_an_incomplete_step_is_judged_after_the_wait_and_names_the_missing_rank(
     assert balanced(processor) == {"acknowledged": 44, "forwarded": 4, "summarised": 40}
 
 
+def test_a_rank_that_dies_in_mid_step_is_told_missing_on_the_root(
+    fleet, backend, connect, judge_class
+):
+    quick = AssemblerConfig(decision_wait=0.2)
+    with Processor(config(backend.port, assembler=quick), judge=judge_class) as processor:
+        export = connect(processor.port)
+        *whole, torn = fleet.step(0)
+        over = torn.take(np.argsort(torn.end_ns)[: len(torn) // 2])  # its step had not ended
+        send(export, *whole, over)
+        backend.wait_for(lambda: backend.tables)
+        send(export, *fleet.step(1))
+        backend.wait_for(lambda: len(backend.tables) > 1)
+    spans = backend.spans
+    roots = {int(spans.step[row]): row for row in np.flatnonzero(spans.kind == SpanKind.STEP)}
+    said = {step: spans.attributes[row] for step, row in roots.items()}
+    assert said[0][semconv.COVERAGE] == (
+        "judged incomplete (after decision_wait): ranks 3 did not close the step"
+    )
+    assert lists_of(said[0])[semconv.MISSING_RANKS] == [3]
+    # Half a rank is no rank that was slow or fast: the summary has the ranks that closed the step.
+    of_step = spans.take((spans.step == 0) & (spans.kind == SpanKind.WORKER_STEP))
+    assert sorted(of_step.rank.tolist()) == [0, 1, 2]
+    assert semconv.COVERAGE not in said[1]
+    assert semconv.MISSING_RANKS not in lists_of(said[1])
+    counts = balanced(processor)
+    assert counts["acknowledged"] == 3 * 11 + 5 + 44
+    assert counts["forwarded"] + counts["summarised"] == counts["acknowledged"]
+
+
+def lists_of(said) -> dict[str, list[int]]:
+    return {
+        pair.key: [value.int_value for value in pair.value.array_value.values]
+        for pair in Span.FromString(said.get(REST, b"")).attributes
+    }
+
+
 def test_foreign_spans_pass_unchanged(fleet, backend, connect, judge_class):
     foreign = fleet.rank(-1, 0)
     with Processor(config(backend.port), judge=judge_class) as processor:
@@ -318,6 +357,7 @@ def test_logs_and_metrics_of_others_pass_on_as_they_came(backend, judge_class):
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         backend.wait_for(lambda: backend.logs)
     assert backend.logs == [request]
+    assert processor.books.marked("logs requests") == 1
 
 
 def test_an_unknown_service_is_unimplemented(judge_class):
