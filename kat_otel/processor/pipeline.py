@@ -294,7 +294,9 @@ class Pipeline:
         that were not.
         """
         self._books.mark("steps in part after a restart")
-        # Whole: how the rest left is not known, and an incident may cite what is here.
+        # Whole: how the rest left is not known, and an incident may cite what is here. So does what
+        # comes later still: no root would say what was left out.
+        step.record.forwarded_whole = True
         late = LateSpans(step.instance, step.table, forwarded_whole=True)
         self._send_late(late, step.receipts)
         self._ledger.release(step.receipts)
