@@ -68,8 +68,9 @@ class Jaeger:
         trace = Trace({}, {})
         for group in found["resourceSpans"]:
             said = attributes_of(group["resource"])
-            for scope in group["scopeSpans"]:
-                for span in scope["spans"]:
+            # Either may be missing in what is read while it is written.
+            for scope in group.get("scopeSpans", []):
+                for span in scope.get("spans", []):
                     number = int(span["spanId"], 16)
                     trace.spans[number], trace.resources[number] = span, said
         return trace
