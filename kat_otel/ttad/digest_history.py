@@ -85,6 +85,20 @@ class Measured:
     length: Float
     sided: bool
 
+    def step(self, at: int) -> Measured:
+        """Returns one step, as views."""
+        part = slice(at, at + 1)
+        return Measured(
+            self.features[part],
+            self.late[part],
+            self.excess[part],
+            self.expected[part],
+            self.breadth[part],
+            self.transfer[part],
+            self.length[part],
+            self.sided,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Flags:
@@ -98,6 +112,11 @@ class Flags:
     def any(self) -> Bool:
         """Steps in which anything departs, bool ``(S,)``."""
         return self.features.any(axis=(1, 2)) | self.transfer | self.regression
+
+    def step(self, at: int) -> Flags:
+        """Returns one step, as views."""
+        part = slice(at, at + 1)
+        return Flags(self.features[part], self.transfer[part], self.regression[part])
 
 
 class DigestHistory:
@@ -161,14 +180,25 @@ class DigestHistory:
 
     def judge(self, batch: DigestBatch, measured: Measured) -> Flags:
         """Returns what departs, and remembers the steps in which nothing does."""
+        found = self.flags(batch, measured)
+        self.remember(batch, measured, ~found.any)
+        return found
+
+    def flags(self, batch: DigestBatch, measured: Measured) -> Flags:
+        """Returns what departs from the history as it is; nothing is remembered."""
         large = self._large(measured)
         standing = self._stand_out(measured, large)
         flags = standing if self._usual is None else standing | self._jumps(measured, large)
-        transfer, regression = self._group_changes(batch, measured)
-        found = Flags(flags, transfer, regression)
-        healthy = ~found.any & batch.present.all(axis=1)
-        self._remember(batch, measured, healthy)
-        return found
+        return Flags(flags, *self._group_changes(batch, measured))
+
+    @property
+    def room(self) -> int:
+        """Steps that can be judged at once as if they came one by one.
+
+        What is usual is computed anew after so many healthy ones at the earliest.
+        """
+        known = self.steps if self._usual is None else self._fresh
+        return max(1, min(self._settings.min_history - known, len(self._features)))
 
     @property
     def ready(self) -> bool:
@@ -267,9 +297,10 @@ class DigestHistory:
         run = seen[:, 2:] & seen[:, 1:-1] & seen[:, :-2]
         return run[0], run[1]
 
-    def _remember(self, batch: DigestBatch, measured: Measured, healthy: Bool) -> None:
+    def remember(self, batch: DigestBatch, measured: Measured, healthy: Bool) -> None:
+        """Remembers the healthy steps, bool ``(S,)``, as far as all of their ranks are there."""
         keep = len(self._features)
-        rows = np.flatnonzero(healthy)[-keep:]
+        rows = np.flatnonzero(healthy & batch.present.all(axis=1))[-keep:]
         if not len(rows):
             return
         at = (self.steps + np.arange(len(rows))) % keep
