@@ -24,6 +24,8 @@ from kat_otel.ttad.digest_lateness import (
     class_excess,
     late_times,
 )
+from kat_otel.ttad.digest_loops import features_of, medians, spread, stand_out
+from kat_otel.ttad.loops import plain
 from kat_otel.ttad.robust import MAD_TO_SIGMA, t_tail
 from kat_otel.ttad.settings import Settings
 
@@ -51,9 +53,6 @@ _FLOOR = 0.002
 
 _BEYOND = 2.0
 """A jump exceeds the worst healthy residual by this factor."""
-
-_SLOWER = 0.02
-"""A kernel class counts as slower on a rank from this share on."""
 
 _BROAD = 0.5
 """A rank is slow as a whole if classes with this share of its kernel time are slower."""
@@ -162,20 +161,13 @@ class DigestHistory:
         if not sided and self._usual is not None:
             expected = np.broadcast_to(self._usual.time, batch.time.shape)
             excess, sided = batch.time - expected, True
-        total = np.maximum(expected.sum(axis=2), 1.0)
-        slower = (excess >= _SLOWER * expected) & (expected > 0)
-        copies = unpacked_copies(batch)
-        others = _loo_median(copies)
-        features = np.concatenate(
-            [
-                late[:, :, [LATE, START]] / length[:, None, None],
-                (excess.sum(axis=2) / total)[:, :, None],
-                ((copies - others) / length[:, None])[:, :, None],
-                excess / length[:, None, None],
-            ],
-            axis=2,
+        features, breadth = features_of(
+            plain(late[:, :, [LATE, START]]),
+            plain(excess),
+            plain(expected),
+            _over_others(unpacked_copies(batch)),
+            length,
         )
-        breadth = (expected * slower).sum(axis=2) / total
         return Measured(features, late, excess, expected, breadth, transfer, length, sided)
 
     def judge(self, batch: DigestBatch, measured: Measured) -> Flags:
@@ -246,14 +238,12 @@ class DigestHistory:
         return large
 
     def _stand_out(self, measured: Measured, large: Bool) -> Bool:
-        f = measured.features
-        middle = np.median(f, axis=1, keepdims=True)
-        alone = large & (f >= 2 * middle) & (f >= 0.5 * f.max(axis=1, keepdims=True))
-        if f.shape[1] < 2:
-            alone = np.zeros_like(alone)
+        alone = stand_out(plain(measured.features), large)
         window = len(self._standing) + 1
         seen = np.concatenate([self._standing, alone])
-        self._standing = seen[len(seen) - window + 1 :]
+        self._standing = seen[len(seen) - window + 1 :].copy()
+        if not alone.any():
+            return alone
         sums = np.cumsum(np.concatenate([np.zeros_like(seen[:1], np.int64), seen]), axis=0)
         return alone & (sums[window:] - sums[:-window] >= window - 1)
 
@@ -332,11 +322,9 @@ class _Usual:
 
     @staticmethod
     def of(features: Float, time: Float, transfer: Float, worst: Float | None) -> _Usual:
-        middle = np.median(features, axis=0)
-        residual = features - middle
-        flat = residual.reshape(-1, residual.shape[2])
-        scale = np.maximum(MAD_TO_SIGMA * np.median(np.abs(flat), axis=0), _FLOOR)
-        peak = np.maximum(flat.max(axis=0), 0.0)
+        middle = medians(features)
+        typical, peak = spread(features, middle)
+        scale = np.maximum(MAD_TO_SIGMA * typical, _FLOOR)
         if worst is not None:  # rare outliers are remembered for longer than the steps
             peak = np.maximum(peak, 0.9 * worst)
         centre = float(np.median(transfer))
@@ -344,7 +332,7 @@ class _Usual:
             middle,
             scale,
             peak,
-            np.median(time, axis=0),
+            medians(time),
             centre,
             float(np.abs(transfer - centre).max()),
         )
@@ -356,14 +344,12 @@ def unpacked_copies(batch: DigestBatch) -> Float:
     return ((packed & 2047) << (packed >> 11)).sum(axis=2).astype(np.float64)
 
 
-def _loo_median(values: Float) -> Float:
-    """Median of the other ranks, ``(S, R)``."""
-    if values.shape[1] < 2:
-        return values
+def _over_others(values: Float) -> Float:
+    """Returns what exceeds the median of the other ranks, ``(S, R)``; 0 of a rank without peers."""
     excess, _ = class_excess(
         np.ascontiguousarray(values[:, :, None]), np.ones(values.shape, np.bool_)
     )
-    return values - excess[:, :, 0]
+    return plain(excess[:, :, 0])
 
 
 def host_share(measured: Measured, step: int, column: int) -> float:

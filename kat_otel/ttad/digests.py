@@ -124,11 +124,12 @@ class DigestDetector:
     def _batches(self, read: DigestSteps) -> tuple[Groups, dict[DigestKind, _Batches]]:
         """Returns the digests by kind, and as arrays; those that cannot be read are left out."""
         least = self._settings.min_aligned
+        groups = groups_of(read)
         try:
-            return groups_of(read), _by_kind(groups_of(read), least)
+            return groups, _by_kind(groups, least)
         except DecodeError:  # one contradicts itself: the others are judged without it
-            read = without_broken(read)
-            return groups_of(read), _by_kind(groups_of(read), least)
+            groups = groups_of(without_broken(groups.digests))
+            return groups, _by_kind(groups, least)
 
     def _judge_kind(
         self, kind: DigestKind, members: Sequence[Group], batch: DigestBatch, found: Findings
