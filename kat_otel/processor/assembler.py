@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from kat_otel.config import AssemblerConfig
 from kat_otel.otlp import link_parents
+from kat_otel.processor.digest_spans import DigestSpan, DigestSpans, digests_in
 from kat_otel.processor.merge import merge_resources
 from kat_otel.processor.pending import Ids, Pending
 from kat_otel.processor.split import StepKey, split_by_step
@@ -53,14 +54,15 @@ class StepRecord:
     forwarded_whole: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AssembledStep:
     """One step of one instance, ready to be judged.
 
     Attributes:
         instance: ``kat.instance.id``, ``""`` if the workers name none.
         step: number of the step; ``UNKNOWN`` if the workers said none.
-        table: all its spans, parents linked, repeated spans left out.
+        spans: all its spans, parents linked, repeated spans left out; of digests alone where they
+            are. ``table`` has them as a table in any case.
         ending: why it is judged now.
         missing_ranks: ranks that never closed the step, as far as they can be named.
         missing_count: how many did not close it, or UNKNOWN if the group's size was not said.
@@ -71,7 +73,7 @@ class AssembledStep:
 
     instance: str
     step: int
-    table: SpanTable
+    spans: SpanTable | DigestSpans
     ending: Ending
     missing_ranks: tuple[int, ...]
     missing_count: int
@@ -79,6 +81,22 @@ class AssembledStep:
     record: StepRecord
     first_seen: float = 0.0
     last_seen: float = 0.0
+
+    @property
+    def table(self) -> SpanTable:
+        """Its spans; put together when they are first asked for, as few of digests are."""
+        if isinstance(self.spans, DigestSpans):
+            self.spans = self.spans.table()
+        return self.spans
+
+    @property
+    def trace_id(self) -> str:
+        """The step's trace id, 32 hex digits; ``""`` if it has no spans."""
+        if isinstance(self.spans, DigestSpans):
+            _, hi, lo = self.spans.spans[0].key
+            return f"{hi:016x}{lo:016x}"
+        table = self.spans
+        return f"{int(table.trace_hi[0]):016x}{int(table.trace_lo[0]):016x}" if len(table) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +193,9 @@ class Assembler:
         """
         arrivals = Arrivals()
         self._receipt = receipt
-        foreign, parts = split_by_step(table)
+        digests, others = digests_in(table)
+        self._add_digests(digests, now, arrivals)
+        foreign, parts = split_by_step(others) if len(others) else (others, [])
         if len(foreign):
             arrivals.foreign.append(foreign)
         for key, rank, spans in parts:
@@ -183,13 +203,54 @@ class Assembler:
         self._keep_limits()
         return arrivals
 
+    def _add_digests(self, digests: Sequence[DigestSpan], now: float, arrivals: Arrivals) -> None:
+        """Takes spans that are a rank's step each: most go straight to their step."""
+        touched: dict[str, _Instance] = {}
+        for span in digests:
+            key = span.key
+            instance = touched.get(key.instance)
+            if instance is None:
+                instance = touched[key.instance] = self._instance(key.instance)
+            pending = instance.pending.get(key)
+            if pending is None and key not in instance.records:
+                pending = self._begin(instance, key, span.number, now)
+            if pending is None or pending.knows(span.rank) or pending.number != span.number:
+                one = span.table.take(np.array([span.row]))  # late, repeated, or out of order
+                self._add_rank(key, span.rank, one, now, arrivals)
+                continue
+            pending.add_digest(span, now)
+            self._spans += 1
+            self._size += span.nbytes
+            self._claim(pending, arrivals)
+        for name, instance in touched.items():
+            self._schedule(instance, name)
+
+    def _instance(self, name: str) -> _Instance:
+        instance = self._instances.setdefault(name, _Instance())
+        self._instances.move_to_end(name)
+        return instance
+
+    def _begin(self, instance: _Instance, key: StepKey, number: int, now: float) -> Pending | None:
+        """Returns a step that nothing came of before; None if its turn has passed."""
+        run = instance.run(key)
+        if 0 <= number <= run.judged:
+            return None
+        pending = instance.pending[key] = Pending(key, now, run.order, number=number)
+        self._steps += 1
+        self._count += 1
+        instance.put(pending, self._count)
+        return pending
+
+    def _claim(self, pending: Pending, arrivals: Arrivals) -> None:
+        if self._receipt not in pending.receipts:
+            pending.receipts[self._receipt] = None
+            arrivals.waiting += 1
+
     def _add_rank(
         self, key: StepKey, rank: int, spans: SpanTable, now: float, arrivals: Arrivals
     ) -> None:
-        instance = self._instances.setdefault(key.instance, _Instance())
-        self._instances.move_to_end(key.instance)
+        instance = self._instance(key.instance)
         record = instance.records.get(key)
-        run = instance.run(key)
         number = int(spans.step.max())
         pending = instance.pending.get(key)
         if record is not None:
@@ -202,24 +263,19 @@ class Assembler:
                 self._remembered += len(record.ids[rank]) - len(seen)
                 arrivals.late.append(LateSpans(key.instance, late, record.forwarded_whole))
             return
-        if pending is None and 0 <= number <= run.judged:
-            # Its turn has passed; the detector takes steps in order.
+        if pending is None:
+            pending = self._begin(instance, key, number, now)
+        if pending is None:  # the detector takes steps in order
             arrivals.late.append(LateSpans(key.instance, spans, forwarded_whole=True))
             return
-        if pending is None:
-            pending = instance.pending[key] = Pending(key, now, run.order, number)
-            self._steps += 1
-            self._count += 1
-            instance.put(pending, self._count)
         if pending.number == UNKNOWN and number != UNKNOWN:
             pending.number = number
             instance.put_anew()
         spans_before, size_before = pending.spans, pending.size
         repeated = pending.add(spans, rank, now)
         arrivals.repeated += repeated
-        if repeated < len(spans) and self._receipt not in pending.receipts:
-            pending.receipts[self._receipt] = None
-            arrivals.waiting += 1
+        if repeated < len(spans):
+            self._claim(pending, arrivals)
         self._spans += pending.spans - spans_before
         self._size += pending.size - size_before
         self._schedule(instance, key.instance)
@@ -336,7 +392,7 @@ class Assembler:
         run = instance.run(pending.key)
         run.judged = max(run.judged, pending.number)
         self._schedule(instance, pending.key.instance)
-        record = StepRecord({number: rank.ids for number, rank in pending.ranks.items()})
+        record = StepRecord(pending.ids())
         instance.records[pending.key] = record
         self._remember(pending.key, record)
         while len(instance.records) > self._config.remembered_steps:
@@ -344,7 +400,7 @@ class Assembler:
         return AssembledStep(
             instance=pending.key.instance,
             step=pending.number,
-            table=link_parents(merge_resources(pending.table())),
+            spans=pending.digest_spans() or link_parents(merge_resources(pending.table())),
             ending=ending,
             missing_ranks=() if pending.complete else pending.missing_ranks(),
             missing_count=pending.wanted - pending.closed if pending.wanted else UNKNOWN,

@@ -6,6 +6,7 @@ fleet's size. A kernel's name is never one.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -54,7 +55,7 @@ class _Distribution:
 
     def add(self, value: float) -> None:
         self.counts = self.counts or [0] * (len(self.bounds) + 1)
-        self.counts[int(np.searchsorted(self.bounds, value))] += 1
+        self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,32 +20,24 @@ from kat_otel.kernels import classify
 from kat_otel.otlp import encode_requests
 from kat_otel.otlp.signals import LogEvent, encode_logs
 from kat_otel.processor.assembler import AssembledStep, Assembler, LateSpans
+from kat_otel.processor.digest_steps import WaitingDigests
 from kat_otel.processor.exporter import Payload
 from kat_otel.processor.hardware import HardwareJoin
 from kat_otel.processor.incidents import IncidentJournal
 from kat_otel.processor.intake import Batch
 from kat_otel.processor.judges import Judges
+from kat_otel.processor.judging import FAILED, Judging, completeness
 from kat_otel.processor.ledger import Ledger
 from kat_otel.processor.mark import Root, incident_attributes, mark_incidents, with_root
 from kat_otel.processor.measure import Measurements, arrival_lateness
-from kat_otel.processor.recent import Recent
+from kat_otel.processor.recent import Recent, duration_of
 from kat_otel.processor.reduce import cited_rows, select_spans, summary_spans, with_ancestors
 from kat_otel.processor.sentence import summary_of
 from kat_otel.spans import SpanKind, SpanTable
-from kat_otel.telemetry import Books, Telemetry
-from kat_otel.verdict import (
-    Abstention,
-    Clock,
-    Coverage,
-    Incident,
-    Instance,
-    Report,
-    Source,
-)
+from kat_otel.telemetry import Books, Stopwatch, Telemetry
+from kat_otel.verdict import Incident, Report
 
 __all__ = ["Pipeline", "Sink"]
-
-_FAILED: Final = "internal error"
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +86,8 @@ class Pipeline:
         self._recent = recent or Recent(config.debug.steps)
         self._ledger = Ledger() if ledger is None else ledger
         self._judges = judges
+        self._judging = Judging(judges, books)
+        self._waiting = WaitingDigests(config.digests)
         self._sink = sink
         self._books = books
         self._on_report = on_report
@@ -146,8 +140,11 @@ class Pipeline:
     def advance(self, now: float) -> None:
         """Judges what is due at ``now``, sends the metrics if they are."""
         for step in self._assembler.ready(now):
-            self._handle(step, now)
+            self._take(step, now)
+        while (due := self._waiting.due(now)) is not None:
+            self._handle_waiting(due, now)
         for instance in self._assembler.forgotten:
+            self._handle_waiting(instance, now)
             self._judges.retire(instance)
             self._recent.forget(instance)
             self._next_shown.pop(instance, None)
@@ -163,17 +160,23 @@ class Pipeline:
             self._metrics_due = min(self._metrics_due, time.monotonic() + config.metrics.interval)
         self._config = config
         self._assembler.reload(config.assembler)
+        self._waiting.reload(config.digests)
         self._journal.reload(config.logs, config.traces)
         self._hardware.reload(config.hardware)
         self._recent.resize(config.debug.steps)
 
     def fill(self) -> tuple[int, int, int, int]:
-        """Returns steps, spans and bytes under assembly, and instances; from any thread."""
-        return self._assembler.fill()
+        """Returns steps and spans under assembly or waiting, bytes under assembly, and instances.
+
+        May be called from any thread.
+        """
+        steps, spans, size, instances = self._assembler.fill()
+        waiting_steps, waiting_spans = self._waiting.fill()
+        return steps + waiting_steps, spans + waiting_spans, size, instances
 
     def next_due(self) -> float:
         """Returns the monotonic second at which :meth:`advance` has work without new spans."""
-        due = self._assembler.next_deadline()
+        due = min(self._assembler.next_deadline(), self._waiting.next_due())
         return min(due, self._metrics_due) if self._config.metrics.interval else due
 
     def finish(self, now: float, *, keep: bool = False) -> None:
@@ -188,27 +191,50 @@ class Pipeline:
             if keep and step.ending != "complete":
                 self._books.mark("steps left in the log")
             else:
-                self._handle(step, now)
+                self._take(step, now)
+        for instance in self._waiting.instances():
+            self._handle_waiting(instance, now)
         self._judges.close()
         if self._config.metrics.interval:
             self._send_metrics()
 
-    def _handle(self, step: AssembledStep, now: float) -> None:
+    def _take(self, step: AssembledStep, now: float) -> None:
+        """Handles a step, or lets it wait for others that are judged with it."""
         if step.ending != "complete" and min(step.receipts) <= self._recovered:
             self._send_rest(step)
-            return
+        elif not self._waiting.takes(step):
+            self._handle_waiting(step.instance, now)  # an instance's steps stay in order
+            # Workers may call a collective a kernel: what its name tells is used from here on.
+            self._handle([replace(step, spans=classify(step.table)[0])], now)
+        elif self._waiting.put(step, now):
+            self._handle_waiting(step.instance, now)
+
+    def _handle_waiting(self, instance: str, now: float) -> None:
+        if steps := self._waiting.take(instance):
+            self._handle(steps, now)
+
+    def _handle(self, steps: Sequence[AssembledStep], now: float) -> None:
+        """Judges steps of one instance and sends what is to be said of them."""
+        watches = [self._telemetry.watch("step", step.first_seen) for step in steps]
+        for watch in watches:
+            watch.lap("assemble")
+        reports = self._judging.judge(steps)
+        instance, news = steps[0].instance, False
+        for step, report, watch in zip(steps, reports, watches, strict=True):
+            self._conclude(step, report, watch, now)
+            news = news or any(incident.status != "ongoing" for incident in report.incidents)
+        self._judges.judged(instance, now, news=news)
+        self._ledger.release([receipt for step in steps for receipt in step.receipts])
+
+    def _conclude(self, step: AssembledStep, report: Report, watch: Stopwatch, now: float) -> None:
         self._books.mark(f"steps {step.ending}")
-        watch = self._telemetry.watch("step", step.first_seen)
-        watch.lap("assemble")
-        # Workers may call a collective a kernel: what its name tells is used from here on.
-        step = replace(step, table=classify(step.table)[0])
-        report = self._judge(step)
-        self._hardware.explain(report, step.table, now)
+        if report.incidents:
+            self._hardware.explain(report, step.table, now)
         watch.lap("judge")
         latency = time.monotonic() - step.last_seen
         self._telemetry.latencies.observe("verdict", latency)
         self._recent.judged(step, report, latency)
-        failed = report.abstained is not None and report.abstained.reason == _FAILED
+        failed = report.abstained is not None and report.abstained.reason == FAILED
         active = [incident for incident in report.incidents if incident.status != "resolved"]
         if self._capture is not None:
             self._capture(step, active)
@@ -216,36 +242,16 @@ class Pipeline:
         if active or failed or self._shown(step, now):
             self._send_step(step, report, active, whole=whole)
         else:  # all of it is in the metrics
-            self._books.count("summarised", len(step.table))
-        self._tell(step, report.incidents, now)
+            self._books.count("summarised", len(step.spans))
+        if report.incidents:
+            self._tell(step, report.incidents, now)
         watch.lap("send")
-        watch.stop(spans=len(step.table), ending=step.ending, incidents=len(active))
-        news = any(incident.status != "ongoing" for incident in report.incidents)
-        self._judges.judged(step.instance, now, news=news)
-        self._ledger.release(step.receipts)
-        span_of_time = int(step.table.end_ns.max() - step.table.start_ns.min())
-        duration = sum(found.duration_ns for found in report.steps) or span_of_time
+        watch.stop(spans=len(step.spans), ending=step.ending, incidents=len(active))
         comparable = report.source.clock.state != "unaligned"
         lateness = arrival_lateness(step.table) if comparable else {}
-        self._measurements.step(step.instance, duration, lateness)
+        self._measurements.step(step.instance, duration_of(step, report), lateness)
         if self._on_report is not None:
             self._on_report(report, step.table)
-
-    def _judge(self, step: AssembledStep) -> Report:
-        try:
-            report = self._judges.of(step.instance).judge(step.table)
-        except Exception as error:
-            # One step that the judge cannot stomach must not stop the fleet's eyes. It leaves
-            # unjudged and says so, and the judge, whose state may be half changed, starts anew.
-            logger.exception("instance %s, step %d: judging failed", step.instance, step.step)
-            self._books.mark("steps failed")
-            self._judges.dismiss(step.instance)
-            report = _unjudged(step, error)
-        if report.instance is None and step.instance:
-            report.instance = Instance(id=step.instance)
-        if note := _completeness(step):
-            report.coverage.notes.append(note)
-        return report
 
     def _shown(self, step: AssembledStep, now: float) -> bool:
         """Returns whether a step without an incident leaves as a trace all the same."""
@@ -280,7 +286,7 @@ class Pipeline:
         if not np.any(kept):
             return
         marked = mark_incidents(table, active, reports=whole).take(kept)
-        notes = _completeness(step)
+        notes = completeness(step)
         if report.abstained is not None:
             notes = "; ".join(filter(None, (notes, f"not judged: {report.abstained.reason}")))
         root = Root(step.instance, step.step, summarised, step.missing_ranks, notes, whole)
@@ -343,43 +349,6 @@ class Pipeline:
         if self._sink is not None:
             data = self._measurements.encode(self._books, time.time_ns())
             self._offer(Payload("metrics", data))
-
-
-def _unjudged(step: AssembledStep, error: Exception) -> Report:
-    table = step.table
-    return Report(
-        source=Source(
-            files=[],
-            ranks=np.unique(table.rank).tolist(),
-            world_size=None,
-            resolution_ns=max(resource.resolution_ns for resource in table.resources),
-            clock=Clock(state="unaligned", max_offset_ns=0),
-        ),
-        coverage=Coverage(
-            spans=len(table),
-            kernels=int(np.count_nonzero(table.on_gpu)),
-            aligned=0,
-            unmatched=0,
-            notes=[],
-        ),
-        steps=[],
-        incidents=[],
-        abstained=Abstention(reason=_FAILED, detail=f"{type(error).__name__}: {error}"),
-    )
-
-
-def _completeness(step: AssembledStep) -> str:
-    """Returns what the step lacks, in a sentence; ``""`` if nothing."""
-    if step.ending == "complete":
-        return ""
-    if step.missing_ranks:
-        missing = f"ranks {', '.join(map(str, step.missing_ranks[:16]))} did not close the step"
-    elif step.missing_count > 0:
-        missing = f"{step.missing_count} rank(s) did not close the step"
-    else:
-        missing = "the workers did not say how many ranks the step has"
-    why = {"waited": "after decision_wait", "limit": "early, memory limit", "shutdown": "at stop"}
-    return f"judged incomplete ({why[step.ending]}): {missing}"
 
 
 def _log_event(incident: Incident) -> LogEvent:

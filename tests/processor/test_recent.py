@@ -12,7 +12,7 @@ def assembled(fleet, step: int, **slow: int) -> AssembledStep:
     return AssembledStep(
         instance=fleet.instance,
         step=step,
-        table=table,
+        spans=table,
         ending="complete",
         missing_ranks=(),
         missing_count=0,
