@@ -23,7 +23,8 @@ __all__ = ["DigestSpan", "DigestSpans", "digests_in", "gathered", "joined"]
 
 _SPAN_BYTES = sum(column.dtype.itemsize for column in COLUMNS.values())
 _SPARSE = 4
-_READ = ("trace_hi", "trace_lo", "span_id", "step", "resource")
+_READ = ("trace_hi", "trace_lo", "span_id", "kind", "step", "resource")
+_WORKER_STEP = SpanKind.WORKER_STEP.value
 _NOTHING = SpanTable.empty()
 
 
@@ -71,36 +72,44 @@ def digests_in(table: SpanTable) -> tuple[list[DigestSpan], SpanTable]:
             found.append((row, len(data), group if type(group) is int else 0))
     if not found:
         return [], table
-    rows: NDArray[np.int64] = np.array([row for row, _, _ in found], np.int64)
-    ranks = np.array([resource.rank for resource in table.resources], np.int64)
-    fits = (table.kind[rows] == SpanKind.WORKER_STEP.value) & (ranks[table.resource[rows]] >= 0)
-    if not fits.all():
-        found = [one for one, is_one in zip(found, fits.tolist(), strict=True) if is_one]
-        rows = rows[fits]
-    if len(rows) == len(table):
-        return _spans(table, found), _NOTHING
-    rest = np.ones(len(table), np.bool_)
-    rest[rows] = False
-    others = table.take(rest)
+    rows = np.array([row for row, _, _ in found], np.int64)
+    kept = table
     if len(rows) * _SPARSE < len(table):  # a few rows must not keep a large table alive
-        order = np.argsort(rows)
-        table = table.take(rows[order])
-        found = [(at, *found[place][1:]) for at, place in enumerate(order.tolist())]
-    return _spans(table, found), others
+        rows.sort()
+        kept = table.take(rows)
+        size = {row: (size, group) for row, size, group in found}
+        found = [(at, *size[row]) for at, row in enumerate(rows.tolist())]
+    spans = _spans(kept, found)
+    if len(spans) == len(table):
+        return spans, _NOTHING
+    rest = np.ones(len(table), np.bool_)
+    taken = np.array([span.row for span in spans], np.int64)
+    rest[taken if kept is table else rows[taken]] = False
+    return spans, table.take(rest)
 
 
 def _spans(table: SpanTable, found: Sequence[tuple[int, int, int]]) -> list[DigestSpan]:
-    rows = np.array([row for row, _, _ in found], np.int64)
-    columns: list[list[int]] = [getattr(table, name)[rows].tolist() for name in _READ]
+    """Returns those of the rows that are worker steps of a rank."""
+    columns: list[list[int]] = [getattr(table, name).tolist() for name in _READ]
+    high, low, ids, kinds, numbers, resources = columns
+    workers = table.resources
     spans: list[DigestSpan] = []
-    for at, (row, size, group) in enumerate(found):
-        hi, lo, span_id, number, of = [column[at] for column in columns]
-        worker = table.resources[of]
-        key = StepKey(worker.instance, hi, lo)
-        world, nbytes = max(worker.world_size, 0), _SPAN_BYTES + size
-        spans.append(
-            DigestSpan(key, number, worker.rank, span_id, group, world, nbytes, table, row)
-        )
+    for row, size, group in found:
+        worker = workers[resources[row]]
+        if kinds[row] == _WORKER_STEP and worker.rank >= 0:
+            spans.append(
+                DigestSpan(
+                    StepKey(worker.instance, high[row], low[row]),
+                    numbers[row],
+                    worker.rank,
+                    ids[row],
+                    group,
+                    max(worker.world_size, 0),
+                    _SPAN_BYTES + size,
+                    table,
+                    row,
+                )
+            )
     return spans
 
 

@@ -25,7 +25,7 @@ from kat_otel.ttad.digest_lateness import (
     late_times,
 )
 from kat_otel.ttad.digest_loops import features_of, medians, spread, stand_out
-from kat_otel.ttad.loops import plain
+from kat_otel.ttad.loops import median_of, plain
 from kat_otel.ttad.robust import MAD_TO_SIGMA, t_tail
 from kat_otel.ttad.settings import Settings
 
@@ -110,6 +110,8 @@ class Flags:
     @property
     def any(self) -> Bool:
         """Steps in which anything departs, bool ``(S,)``."""
+        if not self.features.any():
+            return self.transfer | self.regression
         return self.features.any(axis=(1, 2)) | self.transfer | self.regression
 
     def step(self, at: int) -> Flags:
@@ -244,6 +246,7 @@ class DigestHistory:
         self._standing = seen[len(seen) - window + 1 :].copy()
         if not alone.any():
             return alone
+        # ``window - 1`` of the last ``window`` steps, this one among them.
         sums = np.cumsum(np.concatenate([np.zeros_like(seen[:1], np.int64), seen]), axis=0)
         return alone & (sums[window:] - sums[:-window] >= window - 1)
 
@@ -279,11 +282,13 @@ class DigestHistory:
             & (more >= _BEYOND * usual.transfer_worst)
         )
         total = batch.time.sum(axis=2)
-        ratio = np.where(batch.present, total / np.maximum(usual.time.sum(axis=1), 1.0), np.inf)
+        ratio = np.where(batch.present, total / usual.total, np.inf)
         everybody = ratio.min(axis=1) >= 1 + settings.min_transfer_excess
+        if not (slow.any() or everybody.any() or self._groups.any()):
+            return slow, everybody
         # everybody must be slower for three steps in a row
         seen = np.concatenate([self._groups, np.stack([slow, everybody])], axis=1)
-        self._groups = seen[:, -2:]
+        self._groups = seen[:, -2:].copy()
         run = seen[:, 2:] & seen[:, 1:-1] & seen[:, :-2]
         return run[0], run[1]
 
@@ -317,6 +322,7 @@ class _Usual:
     scale: Float
     worst: Float
     time: Float
+    total: Float
     transfer: float
     transfer_worst: float
 
@@ -327,12 +333,13 @@ class _Usual:
         scale = np.maximum(MAD_TO_SIGMA * typical, _FLOOR)
         if worst is not None:  # rare outliers are remembered for longer than the steps
             peak = np.maximum(peak, 0.9 * worst)
-        centre = float(np.median(transfer))
+        centre, usual_time = median_of(transfer), medians(time)
         return _Usual(
             middle,
             scale,
             peak,
-            medians(time),
+            usual_time,
+            np.maximum(usual_time.sum(axis=1), 1.0),
             centre,
             float(np.abs(transfer - centre).max()),
         )
