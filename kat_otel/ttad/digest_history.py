@@ -24,7 +24,7 @@ from kat_otel.ttad.digest_lateness import (
     class_excess,
     late_times,
 )
-from kat_otel.ttad.digest_loops import features_of, medians, spread, stand_out
+from kat_otel.ttad.digest_loops import features_of, large_of, medians, spread, stand_out
 from kat_otel.ttad.loops import median_of, plain
 from kat_otel.ttad.robust import MAD_TO_SIGMA, t_tail
 from kat_otel.ttad.settings import Settings
@@ -84,9 +84,9 @@ class Measured:
     length: Float
     sided: bool
 
-    def step(self, at: int) -> Measured:
-        """Returns one step, as views."""
-        part = slice(at, at + 1)
+    def steps(self, first: int, last: int) -> Measured:
+        """Returns the steps from ``first`` to ``last`` (excluded), as views."""
+        part = slice(first, last)
         return Measured(
             self.features[part],
             self.late[part],
@@ -154,23 +154,47 @@ class DigestHistory:
 
     def measure(self, batch: DigestBatch) -> Measured:
         """Returns the features of a batch of this kind of step."""
+        return self.with_usual(batch, self.by_peers(batch))
+
+    def by_peers(self, batch: DigestBatch) -> Measured:
+        """Returns the features as far as the ranks of each step tell them, history aside."""
         late, transfer = late_times(
             batch.ends, batch.spent, batch.lead, batch.present, batch.group, self.host_bound_ns
         )
         length = np.maximum(batch.length_ns, 1.0)
         excess, expected = class_excess(batch.time, batch.present)
-        sided = batch.present.shape[1] > 2
-        if not sided and self._usual is not None:
-            expected = np.broadcast_to(self._usual.time, batch.time.shape)
-            excess, sided = batch.time - expected, True
         features, breadth = features_of(
             plain(late[:, :, [LATE, START]]),
-            plain(excess),
-            plain(expected),
+            excess,
+            expected,
             _over_others(unpacked_copies(batch)),
             length,
         )
+        sided = batch.present.shape[1] > 2
         return Measured(features, late, excess, expected, breadth, transfer, length, sided)
+
+    def with_usual(self, batch: DigestBatch, measured: Measured) -> Measured:
+        """Returns the features; of one or two ranks with history in the place of peers."""
+        if measured.sided or self._usual is None:
+            return measured
+        expected = np.empty_like(batch.time)
+        expected[:] = self._usual.time
+        excess = batch.time - expected
+        features, breadth = features_of(
+            plain(measured.late[:, :, [LATE, START]]),
+            excess,
+            expected,
+            measured.features[:, :, COPY] * measured.length[:, None],
+            measured.length,
+        )
+        return replace(
+            measured,
+            features=features,
+            excess=excess,
+            expected=expected,
+            breadth=breadth,
+            sided=True,
+        )
 
     def judge(self, batch: DigestBatch, measured: Measured) -> Flags:
         """Returns what departs, and remembers the steps in which nothing does."""
@@ -227,20 +251,22 @@ class DigestHistory:
         return float(((features - middle) / scale)[flags].max())
 
     def _large(self, measured: Measured) -> Bool:
-        settings, f = self._settings, measured.features
-        large = f >= settings.min_impact_fraction
-        large[:, :, SLOW] = (f[:, :, SLOW] >= settings.min_rank_excess) & (
-            measured.breadth >= _BROAD
+        settings = self._settings
+        least = np.array(
+            [
+                settings.min_impact_fraction,
+                settings.min_rank_excess,
+                _BROAD,
+                settings.min_kernel_excess,
+                _MIN_CLASS_SHARE,
+            ]
         )
-        ratio = measured.excess / np.maximum(measured.expected, 1.0)
-        share = f[:, :, CLASSES:]
-        large[:, :, CLASSES:] = (ratio >= settings.min_kernel_excess) & (
-            share >= _MIN_CLASS_SHARE
-        ) | (ratio >= 0.1) & (share >= settings.min_impact_fraction)
-        return large
+        return large_of(
+            measured.features, measured.breadth, measured.excess, measured.expected, least
+        )
 
     def _stand_out(self, measured: Measured, large: Bool) -> Bool:
-        alone = stand_out(plain(measured.features), large)
+        alone = stand_out(measured.features, large)
         window = len(self._standing) + 1
         seen = np.concatenate([self._standing, alone])
         self._standing = seen[len(seen) - window + 1 :].copy()

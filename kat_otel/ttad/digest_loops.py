@@ -13,7 +13,7 @@ from kat_otel.compiled import njit
 from kat_otel.ttad import loops
 from kat_otel.ttad.loops import median
 
-__all__ = ["features_of", "medians", "spread", "stand_out"]
+__all__ = ["features_of", "large_of", "medians", "spread", "stand_out"]
 
 _SLOWER = 0.02
 """A kernel class counts as slower on a rank from this share on."""
@@ -53,6 +53,36 @@ def features_of(late: Any, excess: Any, expected: Any, copies: Any, length: Any)
             features[s, r, 3] = copies[s, r] / length[s]
             breadth[s, r] = broad / total
     return features, breadth
+
+
+@njit(f"boolean[:,:,::1]({_F3}, {_F2}, {_F3}, {_F3}, {_F1})")
+def large_of(features: Any, breadth: Any, excess: Any, expected: Any, least: Any) -> Any:
+    """Returns which features are large enough to matter.
+
+    Args:
+        features, breadth: as of :func:`features_of`.
+        excess, expected: of the kernel classes, ns ``(S, R, K)``.
+        least: of a share of the step; of a rank's kernel time, and of the part of its classes
+            that must be slower; of a class's own time, and of the step that it must then cost.
+
+    Returns:
+        bool ``(S, R, 4 + K)``.
+    """
+    share, of_rank, broad, of_class, small = least
+    steps, ranks, count = features.shape
+    large = np.zeros((steps, ranks, count), np.bool_)
+    for s in range(steps):
+        for r in range(ranks):
+            for f in range(count):
+                large[s, r, f] = features[s, r, f] >= share
+            large[s, r, 2] = features[s, r, 2] >= of_rank and breadth[s, r] >= broad
+            for k in range(count - 4):
+                cost = features[s, r, 4 + k]
+                ratio = excess[s, r, k] / max(expected[s, r, k], 1.0)
+                large[s, r, 4 + k] = (ratio >= of_class and cost >= small) or (
+                    ratio >= 0.1 and cost >= share
+                )
+    return large
 
 
 @njit(f"boolean[:,:,::1]({_F3}, boolean[:,:,::1])", uses=(loops,))

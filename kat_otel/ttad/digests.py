@@ -137,17 +137,23 @@ class DigestDetector:
         """Judges the groups of one kind, in pieces within which what is usual does not change."""
         history = self._history(kind, batch)
         batch = _like(batch, history)
+        measured = history.by_peers(batch)
         at = 0
         while at < len(members):
-            piece = slice(at, min(at + history.room, len(members)))
-            at = piece.stop
-            self._judge(kind, members[piece], batch.steps(piece.start, piece.stop), found)
+            first, at = at, min(at + history.room, len(members))
+            piece = batch.steps(first, at)
+            mine = history.with_usual(piece, measured.steps(first, at))
+            self._judge(kind, members[first:at], piece, mine, found)
 
     def _judge(
-        self, kind: DigestKind, members: Sequence[Group], batch: DigestBatch, found: Findings
+        self,
+        kind: DigestKind,
+        members: Sequence[Group],
+        batch: DigestBatch,
+        measured: Measured,
+        found: Findings,
     ) -> None:
         history, read = self._kinds[kind], found.groups.digests
-        measured = history.measure(batch)
         flags = history.flags(batch, measured)
         departs = flags.any
         for at in np.flatnonzero(departs).tolist():
@@ -157,7 +163,7 @@ class DigestDetector:
                 read.row[first : first + count],
                 kind.ranks,
                 batch.steps(at, at + 1),
-                measured.step(at),
+                measured.steps(at, at + 1),
                 flags.step(at),
                 history,
                 self._names,
