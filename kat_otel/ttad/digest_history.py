@@ -216,7 +216,13 @@ class DigestHistory:
         What is usual is computed anew after so many healthy ones at the earliest.
         """
         known = self.steps if self._usual is None else self._fresh
-        return max(1, min(self._settings.min_history - known, len(self._features)))
+        return max(1, min(self._until_anew - known, len(self._features)))
+
+    @property
+    def _until_anew(self) -> int:
+        """Healthy steps after which what is usual is computed anew: half of a full history."""
+        keep, least = len(self._features), self._settings.min_history
+        return least if self.steps < keep else max(least, keep // 2)
 
     @property
     def ready(self) -> bool:
@@ -331,7 +337,7 @@ class DigestHistory:
         self.steps += len(rows)
         self._fresh += len(rows)
         enough = self.steps >= self._settings.min_history
-        if enough and (self._usual is None or self._fresh >= self._settings.min_history):
+        if enough and (self._usual is None or self._fresh >= self._until_anew):
             self._fresh = 0
             count = min(self.steps, keep)
             worst = None if self._usual is None else self._usual.worst
