@@ -13,21 +13,20 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
 from kat_otel.config import AssemblerConfig
 from kat_otel.otlp import link_parents
-from kat_otel.processor.digest_spans import DigestSpan, DigestSpans, digests_in
+from kat_otel.processor.assembled import Arrivals, AssembledStep, Ending, LateSpans, StepRecord
+from kat_otel.processor.digest_spans import DigestSpan, digests_in
 from kat_otel.processor.merge import merge_resources
 from kat_otel.processor.pending import Ids, Pending
 from kat_otel.processor.split import StepKey, split_by_step
 from kat_otel.spans import UNKNOWN, SpanTable
 
-__all__ = ["Arrivals", "AssembledStep", "Assembler", "LateSpans", "StepRecord"]
+__all__ = ["Assembler"]
 
-Ending = Literal["complete", "waited", "limit", "shutdown"]
 _RUNS_REMEMBERED = 16
 
 _MAX_REMEMBERED = 8_000_000
@@ -38,87 +37,6 @@ _NO_IDS: Ids = np.empty(0, np.uint64)
 
 def _count(record: StepRecord) -> int:
     return sum(map(len, record.ids.values()))
-
-
-@dataclass(slots=True)
-class StepRecord:
-    """What is remembered of a judged step, to know late and repeated spans.
-
-    Attributes:
-        ids: span ids seen of each rank, sorted uint64; forgotten before the rest of the record
-            where they are many.
-        forwarded_whole: set by the pipeline when the step left unreduced.
-    """
-
-    ids: dict[int, Ids]
-    forwarded_whole: bool = False
-
-
-@dataclass(slots=True)
-class AssembledStep:
-    """One step of one instance, ready to be judged.
-
-    Attributes:
-        instance: ``kat.instance.id``, ``""`` if the workers name none.
-        step: number of the step; ``UNKNOWN`` if the workers said none.
-        spans: all its spans, parents linked, repeated spans left out; of digests alone where they
-            are. ``table`` has them as a table in any case.
-        ending: why it is judged now.
-        missing_ranks: ranks that never closed the step, as far as they can be named.
-        missing_count: how many did not close it, or UNKNOWN if the group's size was not said.
-        receipts: of the batches that brought its spans.
-        record: what stays of it in the assembler.
-        first_seen, last_seen: when its first and last spans came, monotonic seconds.
-    """
-
-    instance: str
-    step: int
-    spans: SpanTable | DigestSpans
-    ending: Ending
-    missing_ranks: tuple[int, ...]
-    missing_count: int
-    receipts: tuple[int, ...]
-    record: StepRecord
-    first_seen: float = 0.0
-    last_seen: float = 0.0
-
-    @property
-    def table(self) -> SpanTable:
-        """Its spans; put together when they are first asked for, as few of digests are."""
-        if isinstance(self.spans, DigestSpans):
-            self.spans = self.spans.table()
-        return self.spans
-
-    @property
-    def trace_id(self) -> str:
-        """The step's trace id, 32 hex digits; ``""`` if it has no spans."""
-        if isinstance(self.spans, DigestSpans):
-            _, hi, lo = self.spans.spans[0].key
-            return f"{hi:016x}{lo:016x}"
-        table = self.spans
-        return f"{int(table.trace_hi[0]):016x}{int(table.trace_lo[0]):016x}" if len(table) else ""
-
-
-@dataclass(frozen=True, slots=True)
-class LateSpans:
-    """Spans that came after their step was judged."""
-
-    instance: str
-    table: SpanTable
-    forwarded_whole: bool
-
-
-@dataclass(slots=True)
-class Arrivals:
-    """What of a batch does not wait for assembly."""
-
-    foreign: list[SpanTable] = field(default_factory=list[SpanTable])
-    """Spans of no rank: an engine's request spans, a gateway's; forwarded as they are."""
-    late: list[LateSpans] = field(default_factory=list[LateSpans])
-    repeated: int = 0
-    """Spans seen before: senders deliver at least once."""
-    waiting: int = 0
-    """Steps under assembly that the batch is the first time needed for."""
 
 
 @dataclass(slots=True)
@@ -214,6 +132,10 @@ class Assembler:
             pending = instance.pending.get(key)
             if pending is None and key not in instance.records:
                 pending = self._begin(instance, key, span.number, now)
+            before = pending and pending.digests.get(span.rank)
+            if before and before.span_id == span.span_id:
+                arrivals.repeated += 1
+                continue
             if pending is None or pending.knows(span.rank) or pending.number != span.number:
                 one = span.table.take(np.array([span.row]))  # late, repeated, or out of order
                 self._add_rank(key, span.rank, one, now, arrivals)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from kat_otel.config import DigestsConfig
-from kat_otel.processor.assembler import AssembledStep
+from kat_otel.processor.assembled import AssembledStep
 from kat_otel.processor.digest_spans import DigestSpans
 
 __all__ = ["MOST_IN_ALL", "MOST_SPANS", "MOST_STEPS", "WaitingDigests"]

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from kat_otel.processor.assembler import AssembledStep
+from kat_otel.processor.assembled import AssembledStep
 from kat_otel.processor.digest_spans import DigestSpans, joined
 from kat_otel.processor.judges import Judges
 from kat_otel.telemetry import Books

@@ -19,7 +19,8 @@ from kat_otel.config import Config
 from kat_otel.kernels import classify
 from kat_otel.otlp import encode_requests
 from kat_otel.otlp.signals import LogEvent, encode_logs
-from kat_otel.processor.assembler import AssembledStep, Assembler, LateSpans
+from kat_otel.processor.assembled import AssembledStep, LateSpans
+from kat_otel.processor.assembler import Assembler
 from kat_otel.processor.digest_steps import WaitingDigests
 from kat_otel.processor.exporter import Payload
 from kat_otel.processor.hardware import HardwareJoin

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from kat_otel.processor.assembler import AssembledStep
+from kat_otel.processor.assembled import AssembledStep
 from kat_otel.processor.sentence import summary_of
 from kat_otel.verdict import Incident, Report
 

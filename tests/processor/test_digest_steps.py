@@ -264,8 +264,8 @@ def test_a_digest_that_comes_again_or_late_is_told_apart():
     process = Process()
     first, second = digests(2)
     part = first.take(first.rank != 2)
-    process.take(part, 0.0)
-    process.take(part, 0.0)
+    again = process.take(part, 0.0), process.take(part, 0.0)
+    assert process.settled == [again[1]]
     assert process.books.balance().counts["dropped:repeated"] == RANKS - 1
     process.pipeline.advance(5.0)
     process.take(first.take(first.rank == 2), 5.1)  # waits for its verdict, all the same
@@ -273,6 +273,7 @@ def test_a_digest_that_comes_again_or_late_is_told_apart():
     process.take(second, 5.1)
     process.pipeline.advance(6.0)
     assert process.judged == [0, 1]
+    assert process.calls == [[0, 1]]
 
 
 def test_what_a_former_process_may_have_judged_in_part_is_passed_on():

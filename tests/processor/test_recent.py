@@ -2,7 +2,7 @@
 
 import msgspec
 
-from kat_otel.processor.assembler import AssembledStep, StepRecord
+from kat_otel.processor.assembled import AssembledStep, StepRecord
 from kat_otel.processor.recent import Recent
 from kat_otel.spans import concat
 
