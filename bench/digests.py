@@ -2,9 +2,12 @@
 
 Every group is a simulated tensor-parallel decode with noise fitted to real traces; its digests are
 made once. Measured: ``judge`` (arrays to flags), ``bytes`` (from the digests' bytes), ``detector``
-(DigestDetector on tables, one step after the other, as ``kat process`` calls it), and ``loop``
-(decode each digest, the same lateness and class medians in plain Python). Pinned to one core; the
-best of several rounds, ratios first. Also the size of a digest, and what it costs to make one.
+(DigestDetector on as many steps at once as an instance of 40 steps a second brings in the
+``judge_interval`` of 0.25 s, with reports), ``whole way`` (what `kat process` does with OTLP
+requests, in this process and without a network or a log: decode, assemble, judge, reduce; a request
+has ten steps of one rank, and a digest is the rank's only span), and ``loop`` (decode each digest,
+the same lateness and class medians in plain Python). Pinned to one core, CPU time of the process,
+the best of several rounds, ratios first. Also the size of a digest, and what it costs to make one.
 
 Run: python bench/digests.py [--layers 20] [--rounds 5]
 """
@@ -21,16 +24,32 @@ from dataclasses import replace
 import numpy as np
 
 from kat_otel import semconv
+from kat_otel.config import Config
 from kat_otel.digest import Digest, decode, digest_of, encode, with_digests
+from kat_otel.identity import trace_ids
 from kat_otel.lmdia.decode import LLAMA_70B, decode_program, workers
 from kat_otel.lmdia.recording import Group, record
-from kat_otel.spans import SpanTable
+from kat_otel.otlp import encode_traces
+from kat_otel.processor.exporter import Payload
+from kat_otel.processor.heap import keep_heap, leave_alone
+from kat_otel.processor.ingest import Ingest
+from kat_otel.processor.intake import Intake
+from kat_otel.processor.judges import Judges
+from kat_otel.processor.ledger import Ledger
+from kat_otel.processor.merge import merge_resources
+from kat_otel.processor.pipeline import Pipeline
+from kat_otel.processor.replay import stamp
+from kat_otel.spans import SpanTable, concat
+from kat_otel.telemetry import Telemetry
+from kat_otel.ttad import Detector
 from kat_otel.ttad.digest_batch import DigestBatch, read_batch
 from kat_otel.ttad.digest_history import DigestHistory
 from kat_otel.ttad.digests import DigestDetector, judge_many
 from kat_otel.ttad.settings import Settings
 
-STEPS = {2: 128, 8: 64, 64: 16, 512: 3}
+STEPS = {2: 120, 8: 60, 64: 20, 512: 10}
+TOGETHER = 10
+"""Steps that a worker sends in one request, and that are judged together."""
 
 
 def digests_of(steps: list[SpanTable]) -> list[list[bytes]]:
@@ -64,13 +83,72 @@ def in_python(step: list[bytes]) -> tuple[list[float], list[list[float]]]:
 
 
 def best(run: Callable[[], object], rounds: int) -> float:
-    """Seconds of the fastest round."""
+    """CPU seconds of the fastest round."""
     taken: list[float] = []
     for _ in range(rounds):
-        begin = time.perf_counter()
+        begin = time.process_time()
         run()
-        taken.append(time.perf_counter() - begin)
+        taken.append(time.process_time() - begin)
     return min(taken)
+
+
+class WholeWay:
+    """What `kat process` does with requests, without its ports and its log."""
+
+    def __init__(self) -> None:
+        config = Config.model_validate({"metrics": {"interval": 0}})
+        telemetry = Telemetry()
+        self.books, self.ledger = telemetry.books, Ledger()
+        self.intake = Intake(2**30)
+        self.ingest = Ingest(config.receiver, self.intake, self.books, telemetry=telemetry)
+        judges = Judges(lambda: Detector(Settings.of(config.detector)), self.books)
+        self.pipeline = Pipeline(
+            config, judges, self, self.books, ledger=self.ledger, telemetry=telemetry
+        )
+
+    def offer(self, payload: Payload) -> bool:
+        """Takes what leaves, at once: what is measured is not the backend."""
+        self.ledger.release(payload.receipts)
+        return True
+
+    def take(self, requests: list[bytes]) -> None:
+        """Takes requests, and judges what still waits for others."""
+        for data in requests:
+            self.ingest.submit("traces", data, "bench")
+            batch = self.intake.take(0)
+            assert batch is not None
+            self.pipeline.take(batch)
+            self.intake.done(batch)
+        self.pipeline.advance(time.monotonic() + 0.25)
+
+
+def requests_of(steps: list[SpanTable], round_: int) -> list[bytes]:
+    """The steps as workers send them, ``TOGETHER`` of a rank at a time; later in later rounds."""
+    ranks = len(steps[0])
+    later = int(steps[-1].end_ns.max() - steps[0].start_ns.min()) * round_
+    numbered = list(enumerate(steps, round_ * len(steps)))
+    requests: list[bytes] = []
+    for first in range(0, len(steps), TOGETHER):
+        some = [
+            _as_sent(step, number, later, ranks)
+            for number, step in numbered[first : first + TOGETHER]
+        ]
+        for rank in range(ranks):
+            batch = concat([step.take(step.rank == rank) for step in some])
+            requests += encode_traces(merge_resources(batch))
+    return requests
+
+
+def _as_sent(step: SpanTable, number: int, later: int, ranks: int) -> SpanTable:
+    high, low = trace_ids(1, np.full(len(step), number))
+    said = {semconv.SPAN_COUNT: 1, semconv.GROUP_SIZE: ranks}
+    sent = step.with_columns(
+        step=np.full(len(step), number),
+        start_ns=step.start_ns + later,
+        trace_hi=high,
+        trace_lo=low,
+    )
+    return replace(sent, attributes={row: {**v, **said} for row, v in step.attributes.items()})
 
 
 def measure(ranks: int, layers: int, rounds: int) -> str:
@@ -87,18 +165,26 @@ def measure(ranks: int, layers: int, rounds: int) -> str:
     while not history.ready:
         judge_many(batch, history)
     detector = DigestDetector()
-    for step in steps * (1 + 8 // len(steps)):
-        detector.judge(step)
+    parts = [concat(steps[at : at + TOGETHER]) for at in range(0, len(steps), TOGETHER)]
+    bounds = range(0, TOGETHER * ranks + 1, ranks)
+    for part in parts * 2:
+        detector.judge_steps(part, bounds)
     count = len(flat)
     few = data[: max(1, 128 // ranks)]
     judge = count / best(lambda: judge_many(batch, history), rounds)
     whole = count / best(lambda: judge_many(read_batch(flat, shape), history), rounds)
-    online = count / best(lambda: [detector.judge(step) for step in steps], rounds)
+    online = count / best(lambda: [detector.judge_steps(part, bounds) for part in parts], rounds)
     loop = len(few) * ranks / best(lambda: [in_python(step) for step in few], 2)
+    stamped = [stamp(step, f"bench {ranks}", 1, None) for step in steps]
+    way, sent = WholeWay(), iter([requests_of(stamped, number) for number in range(rounds + 1)])
+    way.take(next(sent))
+    through = count / best(lambda: way.take(next(sent)), rounds)
+    assert way.books.marked("steps complete") == (rounds + 1) * len(steps)
+    assert len(way.ledger) == 0
     size = np.mean([len(one) for one in flat])
     return (
-        f"{ranks:5d} {whole / loop:8.0f}x {judge / loop:8.0f}x {judge:12,.0f} {whole:12,.0f} "
-        f"{online:12,.0f} {loop:9,.0f} {size:7.0f} B"
+        f"{ranks:5d} {whole / loop:8.0f}x {online / loop:10.0f}x {through / loop:9.1f}x "
+        f"{judge:12,.0f} {whole:10,.0f} {online:10,.0f} {through:10,.0f} {loop:9,.0f} {size:7.0f} B"
     )
 
 
@@ -124,8 +210,13 @@ def main() -> None:
     options = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    keep_heap()  # as `kat process` does
+    leave_alone()
     print(f"rank-steps a second, one core, {2 * options.layers + 2} collectives a step")
-    print("ranks  bytes/loop judge/loop       judge        bytes     detector      loop    size")
+    print(
+        "ranks bytes/loop  detector/  whole way/        judge      bytes   detector  whole way"
+        "      loop    size"
+    )
     for ranks in STEPS:
         print(measure(ranks, options.layers, options.rounds), flush=True)
     for layers in (options.layers, 80):

@@ -219,6 +219,9 @@ class DigestsConfig(_Section):
 
     enabled: bool = True
     """Whether steps without full spans are judged by their digests."""
+    judge_interval: Duration = Field(default=0.25, le=60)
+    """How long a step with digests alone waits for the next ones of its instance, to be judged with
+    them (at most 128 steps and 4,096 digests of an instance wait); 0: for none."""
     capture_steps: int = Field(default=4, ge=1, le=1_000)
     """Steps whose full spans are asked for after a finding."""
     captures_per_hour: int = Field(default=60, ge=0)

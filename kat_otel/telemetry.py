@@ -151,7 +151,8 @@ Latency = Literal[
 ``request``: bytes of a request in, acknowledgement out; within it ``decode`` and ``append`` (to
 the log, until durable). ``step``: a step's first span in, its result offered to the exporter;
 within it ``assemble``, ``judge`` and ``send`` (mark, reduce, encode, offer). ``export``: one
-attempt to send, with its answer. ``verdict``: a step's last span in, its verdict known.
+attempt to send, with its answer. ``verdict``: a step's last span in, its verdict known. Of steps
+judged together each is said to take as long as all.
 """
 
 LATENCY_BOUNDS: Final = (

@@ -15,7 +15,7 @@ from kat_otel.config import Config
 from kat_otel.errors import ConfigError, KatError
 from kat_otel.processor.config_file import load_config
 from kat_otel.processor.defaults import shut, taken_ports, with_defaults
-from kat_otel.processor.heap import keep_heap
+from kat_otel.processor.heap import keep_heap, leave_alone
 from kat_otel.processor.server import Processor
 from kat_otel.telemetry import configure_logging
 
@@ -60,6 +60,7 @@ def process(config_file: Path | None) -> None:
         processor = Processor(config)
         signals.listen()
         processor.start()
+        leave_alone()
     except ConfigError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -20,17 +20,17 @@ import numpy as np
 
 from kat_otel.config import AssemblerConfig
 from kat_otel.otlp import link_parents
+from kat_otel.processor.assembled import Arrivals, AssembledStep, Ending, LateSpans, StepRecord
 from kat_otel.processor.defects import Defects
+from kat_otel.processor.digest_spans import DigestSpan, digests_in
 from kat_otel.processor.merge import merge_resources
 from kat_otel.processor.pending import Ids, Pending
 from kat_otel.processor.split import StepKey, split_by_step
 from kat_otel.spans import UNKNOWN, SpanTable
 from kat_otel.telemetry import Books
 
-__all__ = ["Arrivals", "AssembledStep", "Assembler", "Ending", "LateSpans", "StepRecord"]
+__all__ = ["Assembler"]
 
-Ending = Literal["complete", "waited", "limit", "shutdown"]
-"""Why a step is judged now: all of it is here, ``decision_wait`` is over, a limit, the end."""
 _RUNS_REMEMBERED = 16
 
 _MAX_REMEMBERED = 8_000_000
@@ -45,74 +45,6 @@ _NO_IDS: Ids = np.empty(0, np.uint64)
 
 def _count(record: StepRecord) -> int:
     return sum(map(len, record.ids.values()))
-
-
-@dataclass(slots=True)
-class StepRecord:
-    """What is remembered of a judged step, to know late and repeated spans.
-
-    Attributes:
-        ids: span ids seen of each rank, sorted uint64; forgotten before the rest of the record
-            where they are many.
-        forwarded_whole: set by the pipeline when the step left unreduced.
-    """
-
-    ids: dict[int, Ids]
-    forwarded_whole: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class AssembledStep:
-    """One step of one instance, ready to be judged.
-
-    Attributes:
-        instance: ``kat.instance.id``, ``""`` if the workers name none.
-        step: number of the step; ``UNKNOWN`` if the workers said none.
-        table: all its spans, parents linked, repeated spans left out.
-        ending: why it is judged now.
-        missing_ranks: ranks that never closed the step, as far as they can be named.
-        missing_count: how many did not close it, or UNKNOWN if the group's size was not said.
-        receipts: of the batches that brought its spans.
-        record: what stays of it in the assembler.
-        first_seen, last_seen: when its first and last spans came, monotonic seconds.
-        parts: its spans as they came, if they could not be put together; ``table`` is empty then.
-    """
-
-    instance: str
-    step: int
-    table: SpanTable
-    ending: Ending
-    missing_ranks: tuple[int, ...]
-    missing_count: int
-    receipts: tuple[int, ...]
-    record: StepRecord
-    first_seen: float = 0.0
-    last_seen: float = 0.0
-    parts: tuple[SpanTable, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class LateSpans:
-    """Spans that came after their step was judged."""
-
-    instance: str
-    table: SpanTable
-    forwarded_whole: bool
-
-
-@dataclass(slots=True)
-class Arrivals:
-    """What of a batch does not wait for assembly."""
-
-    foreign: list[SpanTable] = field(default_factory=list[SpanTable])
-    """Spans of no rank: an engine's request spans, a gateway's; forwarded as they are."""
-    late: list[LateSpans] = field(default_factory=list[LateSpans])
-    poison: list[SpanTable] = field(default_factory=list[SpanTable])
-    """Spans that could not be taken up, for a defect that the log tells."""
-    repeated: int = 0
-    """Spans seen before: senders deliver at least once."""
-    waiting: int = 0
-    """Steps under assembly that the batch is the first time needed for."""
 
 
 @dataclass(slots=True)
@@ -192,12 +124,13 @@ class Assembler:
         arrivals = Arrivals()
         self._receipt = receipt
         split = self._defects.guard(
-            lambda: split_by_step(table), "batches failed", "the spans leave as they came"
+            lambda: _parted(table), "batches failed", "the spans leave as they came"
         )
         if split is None:
             arrivals.poison.append(table)
             return arrivals
-        foreign, parts = split
+        digests, foreign, parts = split
+        self._add_digests(digests, now, arrivals)
         if len(foreign):
             arrivals.foreign.append(foreign)
         self._parts = []
@@ -210,14 +143,73 @@ class Assembler:
         self._keep_limits()
         return arrivals
 
+    def _add_digests(self, digests: Sequence[DigestSpan], now: float, arrivals: Arrivals) -> None:
+        """Takes spans that are a rank's step each: most go straight to their step."""
+        touched: dict[str, _Instance] = {}
+        for span in digests:
+            name = span.key.instance
+            instance = touched.get(name)
+            if instance is None:
+                instance = touched[name] = self._instance(name)
+            add = partial(self._add_digest, instance, span, now, arrivals)
+            what = f"instance {name or '?'}: a digest leaves as it came"
+            if self._defects.guard(add, "batches failed", what) is None:
+                arrivals.poison.append(span.taken())
+        for name, instance in touched.items():
+            self._schedule(instance, name)
+
+    def _add_digest(
+        self, instance: _Instance, span: DigestSpan, now: float, arrivals: Arrivals
+    ) -> Literal[True]:
+        key = span.key
+        pending = instance.pending.get(key)
+        new = pending is None and key not in instance.records
+        if new:
+            pending = self._begin(instance, key, span.number, now)
+        before = pending and pending.digests.get(span.rank)
+        if before and before.span_id == span.span_id:
+            arrivals.repeated += 1
+            return True
+        if pending is None or pending.knows(span.rank) or pending.number != span.number:
+            # late, repeated, or out of order
+            return self._add_rank(key, span.rank, span.taken(), now, arrivals)
+        pending.add_digest(span, now)
+        if new:
+            self._take_up(instance, pending)
+        self._spans += 1
+        self._size += span.nbytes
+        self._claim(pending, arrivals)
+        return True
+
+    def _instance(self, name: str) -> _Instance:
+        instance = self._instances.setdefault(name, _Instance())
+        self._instances.move_to_end(name)
+        return instance
+
+    def _begin(self, instance: _Instance, key: StepKey, number: int, now: float) -> Pending | None:
+        """Returns a step that nothing came of before; None if its turn has passed."""
+        run = instance.run(key)
+        if 0 <= number <= run.judged:
+            return None
+        return Pending(key, now, run.order, number=number)
+
+    def _take_up(self, instance: _Instance, pending: Pending) -> None:
+        instance.pending[pending.key] = pending
+        self._steps += 1
+        self._count += 1
+        instance.put(pending, self._count)
+
+    def _claim(self, pending: Pending, arrivals: Arrivals) -> None:
+        if self._receipt not in pending.receipts:
+            pending.receipts[self._receipt] = None
+            arrivals.waiting += 1
+
     def _add_rank(
         self, key: StepKey, rank: int, spans: SpanTable, now: float, arrivals: Arrivals
     ) -> Literal[True]:
         """Takes the spans of one rank; if that fails, as if they had not come."""
-        instance = self._instances.setdefault(key.instance, _Instance())
-        self._instances.move_to_end(key.instance)
+        instance = self._instance(key.instance)
         record = instance.records.get(key)
-        run = instance.run(key)
         number = int(spans.step.max())
         pending = instance.pending.get(key)
         if record is not None:
@@ -230,26 +222,21 @@ class Assembler:
                 self._remembered += len(record.ids[rank]) - len(seen)
                 arrivals.late.append(LateSpans(key.instance, late, record.forwarded_whole))
             return True
-        if pending is None and 0 <= number <= run.judged:
-            # Its turn has passed; the detector takes steps in order.
+        new = pending is None
+        pending = self._begin(instance, key, number, now) if pending is None else pending
+        if pending is None:  # the detector takes steps in order
             arrivals.late.append(LateSpans(key.instance, spans, forwarded_whole=True))
             return True
-        new_step = pending is None
-        pending = pending or Pending(key, now, run.order, number)
         spans_before, size_before = pending.spans, pending.size
         repeated = pending.add(spans, rank, now)  # first: if it fails, nothing has changed
         arrivals.repeated += repeated
-        if new_step:
-            instance.pending[key] = pending
-            self._steps += 1
-            self._count += 1
-            instance.put(pending, self._count)
+        if new:
+            self._take_up(instance, pending)
         if pending.number == UNKNOWN and number != UNKNOWN:
             pending.number = number
             instance.put_anew()
-        if repeated < len(spans) and self._receipt not in pending.receipts:
-            pending.receipts[self._receipt] = None
-            arrivals.waiting += 1
+        if repeated < len(spans):
+            self._claim(pending, arrivals)
         self._spans += pending.spans - spans_before
         self._size += pending.size - size_before
         self._schedule(instance, key.instance)
@@ -395,21 +382,22 @@ class Assembler:
         run = instance.run(pending.key)
         run.judged = max(run.judged, pending.number)
         self._schedule(instance, pending.key.instance)
-        record = StepRecord({number: rank.ids for number, rank in pending.ranks.items()})
+        record = StepRecord(pending.ids())
         instance.records[pending.key] = record
         self._remember(pending.key, record)
         while len(instance.records) > self._config.remembered_steps:
             self._forget(instance.records.popitem(last=False)[1])
         whole = self._defects.guard(
-            lambda: link_parents(merge_resources(pending.table())),
+            lambda: pending.digest_spans() or link_parents(merge_resources(pending.table())),
             "steps failed",
             f"instance {pending.key.instance or '?'}, step {pending.number}: not put together",
         )
-        parts, pending.tables = pending.tables, []  # who folds what waits still has the step
+        parts = pending.parts() if whole is None else ()
+        pending.tables = []  # who folds what waits still has the step
         return AssembledStep(
             instance=pending.key.instance,
             step=pending.number,
-            table=SpanTable.empty() if whole is None else whole,
+            spans=SpanTable.empty() if whole is None else whole,
             ending=ending,
             missing_ranks=() if pending.complete else pending.missing_ranks(),
             missing_count=pending.wanted - pending.closed if pending.wanted else UNKNOWN,
@@ -417,5 +405,14 @@ class Assembler:
             record=record,
             first_seen=pending.first_seen,
             last_seen=pending.last_seen,
-            parts=tuple(parts) if whole is None else (),
+            parts=tuple(parts),
         )
+
+
+def _parted(
+    table: SpanTable,
+) -> tuple[list[DigestSpan], SpanTable, list[tuple[StepKey, int, SpanTable]]]:
+    """Returns a batch's digests that are all of a rank's step, spans of no rank, and the others."""
+    digests, others = digests_in(table)
+    foreign, parts = split_by_step(others) if len(others) else (others, [])
+    return digests, foreign, parts

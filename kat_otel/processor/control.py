@@ -24,7 +24,7 @@ from kat_otel.capture import CAPABILITY, ORDERS, POLL, Orders, Poll
 from kat_otel.config import Config
 from kat_otel.errors import ConfigError, DecodeError
 from kat_otel.opamp import AgentToServer, CustomMessage, ServerToAgent
-from kat_otel.processor.assembler import AssembledStep
+from kat_otel.processor.assembled import AssembledStep
 from kat_otel.processor.auth import Authenticator
 from kat_otel.processor.captures import Captures, FullError, StrangerError
 from kat_otel.processor.http import HttpServer

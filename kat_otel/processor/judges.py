@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -29,6 +29,15 @@ class Judge(Protocol):
 
     def judge(self, table: SpanTable, /) -> Report:
         """Returns the report of one step; incidents keep their ids from step to step."""
+        ...
+
+    def judge_steps(self, table: SpanTable, bounds: Sequence[int], /) -> list[Report]:
+        """Returns the reports of consecutive steps with digests alone, as if judged one by one.
+
+        Args:
+            table: their spans, step by step.
+            bounds: the first row of each step, and behind the last the number of rows.
+        """
         ...
 
 

@@ -15,12 +15,18 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from kat_otel.config import TracesConfig
 from kat_otel.otlp import encode_requests
+from kat_otel.processor.assembled import AssembledStep
 from kat_otel.processor.exporter import Payload
-from kat_otel.spans import SpanTable
+from kat_otel.processor.judging import completeness
+from kat_otel.processor.mark import Root, mark_incidents, with_root
+from kat_otel.processor.reduce import cited_rows, select_spans, summary_spans, with_ancestors
+from kat_otel.spans import SpanKind, SpanTable
 from kat_otel.telemetry import Outcome
+from kat_otel.verdict import Report
 
-__all__ = ["Leaving", "as_they_came", "encoded"]
+__all__ = ["Leaving", "as_they_came", "as_trace", "encoded"]
 
 _PARTS: Final = 64
 """Pieces of a table that cannot be encoded whole: what is wrong is in one of them, mostly."""
@@ -102,3 +108,42 @@ def _in_parts(table: SpanTable, receipts: tuple[int, ...], limit: int | None) ->
             logger.debug("a part of them", exc_info=True)  # said once, for the whole table
             leaving.append(Leaving(fates={("dropped", "internal error"): len(rows)}))
     return leaving
+
+
+def as_trace(
+    step: AssembledStep, report: Report, traces: TracesConfig, limit: int | None, *, whole: bool
+) -> Leaving:
+    """Returns the requests that carry a judged step: its root, what is marked, what is kept.
+
+    Args:
+        step: the step; told whether all of it leaves.
+        report: what was found.
+        traces: how much of it is kept.
+        limit: bytes of a request; None if nothing is exported.
+        whole: an incident wants all of it.
+    """
+    table = step.table
+    active = [incident for incident in report.incidents if incident.status != "resolved"]
+    bounds = int(table.start_ns.min()), int(table.end_ns.max())
+    # Workers name the root as their parent but the processor alone emits it.
+    own = table.kind != SpanKind.STEP
+    cited = np.zeros(len(table), dtype=np.bool_)
+    for incident in active:
+        rows = cited_rows(table, incident)
+        cited[rows[rows >= 0]] = True
+    if whole or traces.healthy == "all":
+        kept = select_spans(table, cited, traces.max_spans_per_trace - 1)
+    else:
+        kept = summary_spans(table) | with_ancestors(table, cited)
+    kept &= own
+    step.record.forwarded_whole = bool(np.all(kept | ~own))
+    summarised = int(len(table) - np.count_nonzero(kept))
+    if not np.any(kept):
+        return Leaving(fates={("summarised", ""): summarised})
+    marked = mark_incidents(table, active, reports=whole).take(kept)
+    notes = completeness(step)
+    if report.abstained is not None:
+        notes = "; ".join(filter(None, (notes, f"not judged: {report.abstained.reason}")))
+    root = Root(step.instance, step.step, summarised, step.missing_ranks, notes, whole)
+    rooted = with_root(marked, bounds, root, active)
+    return encoded(rooted, step.receipts, limit, created=1, summarised=summarised)

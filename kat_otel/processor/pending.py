@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kat_otel import semconv
+from kat_otel.processor.digest_spans import DigestSpan, DigestSpans, gathered
 from kat_otel.processor.ids import merge_ids
 from kat_otel.processor.split import StepKey
 from kat_otel.spans import COLUMNS, UNKNOWN, SpanKind, SpanTable, concat
@@ -46,6 +47,8 @@ class Pending:
     complete_since: float = math.inf
     tables: list[SpanTable] = field(default_factory=list[SpanTable])
     ranks: dict[int, Progress] = field(default_factory=dict[int, Progress])
+    digests: dict[int, DigestSpan] = field(default_factory=dict[int, DigestSpan])
+    """By rank, those of which one span came that says that it is all."""
     receipts: dict[int, None] = field(default_factory=dict[int, None])  # an ordered set
     closed: int = 0  # ranks that closed the step; counted on, as there may be thousands
     spans: int = 0
@@ -53,6 +56,8 @@ class Pending:
 
     def add(self, table: SpanTable, rank: int, now: float) -> int:
         """Adds spans of one rank and returns how many of them had come before."""
+        if rank in self.digests:  # it was not all
+            self._part_digest(rank)
         progress = self.ranks.get(rank) or Progress()
         repeated = 0
         merged, unique = merge_ids(progress.ids, np.sort(table.span_id))
@@ -88,6 +93,35 @@ class Pending:
             self.tables[number] = _folded(table)
             self.size += self.tables[number].nbytes - table.nbytes
 
+    def knows(self, rank: int) -> bool:
+        """Returns whether anything came of a rank."""
+        return rank in self.digests or rank in self.ranks
+
+    def add_digest(self, span: DigestSpan, now: float) -> None:
+        """Adds the span of a rank of which nothing came before, and which sends no other."""
+        self.digests[span.rank] = span
+        self.closed += 1
+        self.group_size = max(self.group_size, span.group_size)
+        self.world_size = max(self.world_size, span.world_size)
+        self.last_seen = now
+        self.spans += 1
+        self.size += span.nbytes
+        if self.complete and self.complete_since == math.inf:
+            self.complete_since = now
+
+    def _part_digest(self, rank: int) -> None:
+        """Makes a rank one of which any spans may come."""
+        span = self.digests.pop(rank)
+        self.ranks[rank] = Progress(np.array([span.span_id], np.uint64), expected=1)
+        self.tables.append(span.taken())
+
+    def ids(self) -> dict[int, Ids]:
+        """Returns the ids that came, by rank, sorted."""
+        own = np.array([span.span_id for span in self.digests.values()], np.uint64)
+        ids = {rank: own[at : at + 1] for at, rank in enumerate(self.digests)}
+        ids.update((rank, progress.ids) for rank, progress in self.ranks.items())
+        return ids
+
     def _read_worker_step(self, table: SpanTable, progress: Progress) -> None:
         for row in np.flatnonzero(table.kind == SpanKind.WORKER_STEP.value).tolist():
             said = table.attributes.get(row, {})
@@ -110,13 +144,25 @@ class Pending:
         """Ranks that came and did not close, and those of the world that never came."""
         open_ranks = {rank for rank, progress in self.ranks.items() if not progress.closed}
         if self.wanted == self.world_size and self.wanted < 100_000:
-            open_ranks |= set(range(self.wanted)) - set(self.ranks)
+            open_ranks |= set(range(self.wanted)) - set(self.ranks) - set(self.digests)
         return tuple(sorted(open_ranks))
+
+    def parts(self) -> list[SpanTable]:
+        """Returns its spans as they came."""
+        return [*self.tables, *(span.taken() for span in self.digests.values())]
+
+    def digest_spans(self) -> DigestSpans | None:
+        """Returns the step, by rank, if digests are all that came; else None."""
+        if self.tables or not self.digests:
+            return None
+        return DigestSpans([self.digests[rank] for rank in sorted(self.digests)])
 
     def table(self) -> SpanTable:
         """Returns all its spans in one table; resources are those of the batches."""
-        whole = concat(self.tables)
-        if len(self.tables) > 1:
+        more = [gathered(list(self.digests.values()))] if self.digests else []
+        tables = [*self.tables, *more]
+        whole = concat(tables)
+        if len(tables) > 1:
             return whole
         return whole.with_columns(**{name: getattr(whole, name) for name in COLUMNS})
 

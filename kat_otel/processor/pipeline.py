@@ -9,35 +9,32 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
-import numpy as np
-
 from kat_otel import semconv
 from kat_otel.config import Config
-from kat_otel.kernels import classify
-from kat_otel.otlp.signals import LogEvent, encode_logs
-from kat_otel.processor.assembler import AssembledStep, Assembler, LateSpans
+from kat_otel.processor.assembled import AssembledStep, LateSpans
+from kat_otel.processor.assembler import Assembler
 from kat_otel.processor.defects import Defects
+from kat_otel.processor.digest_steps import WaitingDigests
 from kat_otel.processor.exporter import Payload
 from kat_otel.processor.hardware import HardwareJoin
 from kat_otel.processor.incidents import IncidentJournal
 from kat_otel.processor.intake import Batch
 from kat_otel.processor.judges import Judges
-from kat_otel.processor.leaving import Leaving, as_they_came, encoded
+from kat_otel.processor.judging import FAILED, Judging
+from kat_otel.processor.leaving import Leaving, as_they_came, as_trace, encoded
 from kat_otel.processor.ledger import Ledger
-from kat_otel.processor.mark import Root, incident_attributes, mark_incidents, with_root
+from kat_otel.processor.log_events import encode_events
 from kat_otel.processor.measure import Measurements, arrival_lateness
-from kat_otel.processor.recent import Recent
-from kat_otel.processor.reduce import cited_rows, select_spans, summary_spans, with_ancestors
+from kat_otel.processor.recent import Recent, duration_of
 from kat_otel.processor.sentence import summary_of
-from kat_otel.processor.unjudged import FAILED, completeness, unjudged
 from kat_otel.spans import SpanKind, SpanTable
-from kat_otel.telemetry import Books, Stopwatch, Telemetry
-from kat_otel.verdict import Incident, Instance, Report
+from kat_otel.telemetry import Books, Telemetry
+from kat_otel.verdict import Incident, Report
 
 __all__ = ["Pipeline", "Sink"]
 
@@ -88,6 +85,8 @@ class Pipeline:
         self._recent = recent or Recent(config.debug.steps)
         self._ledger = Ledger() if ledger is None else ledger
         self._judges = judges
+        self._judging = Judging(judges, books)
+        self._waiting = WaitingDigests(config.digests)
         self._sink = sink
         self._books = books
         self._on_report = on_report
@@ -144,8 +143,11 @@ class Pipeline:
     def advance(self, now: float) -> None:
         """Judges what is due at ``now``, sends the metrics if they are."""
         for step in self._assembler.ready(now):
-            self._handle(step, now)
+            self._take(step, now)
+        while (due := self._waiting.due(now)) is not None:
+            self._handle_waiting(due, now)
         for instance in self._assembler.forgotten:
+            self._handle_waiting(instance, now)
             self._judges.retire(instance)
             self._recent.forget(instance)
             self._next_shown.pop(instance, None)
@@ -162,13 +164,19 @@ class Pipeline:
             self._metrics_due = min(self._metrics_due, time.monotonic() + config.metrics.interval)
         self._config = config
         self._assembler.reload(config.assembler)
+        self._waiting.reload(config.digests)
         self._journal.reload(config.logs, config.traces)
         self._hardware.reload(config.hardware)
         self._recent.resize(config.debug.steps)
 
     def fill(self) -> tuple[int, int, int, int]:
-        """Returns steps, spans and bytes under assembly, and instances; from any thread."""
-        return self._assembler.fill()
+        """Returns steps and spans under assembly or waiting, bytes under assembly, and instances.
+
+        May be called from any thread.
+        """
+        steps, spans, size, instances = self._assembler.fill()
+        waiting_steps, waiting_spans = self._waiting.fill()
+        return steps + waiting_steps, spans + waiting_spans, size, instances
 
     @property
     def crowded(self) -> bool:
@@ -177,7 +185,7 @@ class Pipeline:
 
     def next_due(self) -> float:
         """Returns the monotonic second at which :meth:`advance` has work without new spans."""
-        due = self._assembler.next_deadline()
+        due = min(self._assembler.next_deadline(), self._waiting.next_due())
         return min(due, self._metrics_due) if self._config.metrics.interval else due
 
     def finish(self, now: float, *, keep: bool = False) -> None:
@@ -192,79 +200,75 @@ class Pipeline:
             if keep and step.ending != "complete":
                 self._books.mark("steps left in the log")
             else:
-                self._handle(step, now)
+                self._take(step, now)
+        for instance in self._waiting.instances():
+            self._handle_waiting(instance, now)
         self._judges.close()
         if self._config.metrics.interval:
             self._send_metrics()
 
-    def _handle(self, step: AssembledStep, now: float) -> None:
+    def _take(self, step: AssembledStep, now: float) -> None:
+        """Handles a step, or lets it wait for others that are judged with it."""
         if step.ending != "complete" and min(step.receipts) <= self._recovered:
             self._send_rest(step)
-            return
-        self._books.mark(f"steps {step.ending}")
-        watch = self._telemetry.watch("step", step.first_seen)
-        watch.lap("assemble")
-        what = f"instance {step.instance or '?'}, step {step.step}"
-        worked_out = None
-        if not step.parts:
-            worked_out = self._defects.guard(
-                lambda: self._work_out(step, now, watch),
-                "steps failed",
-                f"{what}: its spans leave as they came, unjudged",
+        elif not self._waiting.takes(step):
+            self._handle_waiting(step.instance, now)  # an instance's steps stay in order
+            self._put_together(step)
+            self._handle([step], now)
+        elif self._waiting.put(step, now):
+            self._handle_waiting(step.instance, now)
+
+    def _put_together(self, step: AssembledStep) -> None:
+        """Makes a table of digests, if the step has any and it can be done."""
+        what = f"{_name(step)}: its digests stay apart"
+        self._defects.guard(lambda: step.table, "steps failed", what)
+
+    def _handle_waiting(self, instance: str, now: float) -> None:
+        if steps := self._waiting.take(instance):
+            self._handle(steps, now)
+
+    def _handle(self, steps: Sequence[AssembledStep], now: float) -> None:
+        """Judges steps of one instance and sends what is to be said of them."""
+        watches = [self._telemetry.watch("step", step.first_seen) for step in steps]
+        for watch in watches:
+            watch.lap("assemble")
+        instance, news = steps[0].instance, False
+        for step, report, watch in zip(steps, self._judge(steps), watches, strict=True):
+            watch.lap("judge")
+            self._books.mark(f"steps {step.ending}")
+            leaving = None if report is None else self._leaving(step, report, now)
+            if report is None or leaving is None:
+                # Kept for another try they would fail again, after every restart too.
+                step.record.forwarded_whole = True
+                self._leave(as_they_came(step.as_they_came(), step.receipts, self._limit))
+                continue
+            self._leave(leaving)
+            self._defects.guard(
+                partial(self._tell, step, report, now),
+                "verdicts untold",
+                f"{_name(step)}: its spans have left, but not all is told of it",
             )
-        if worked_out is None:
-            # Kept for another try they would fail again, after every restart too.
-            step.record.forwarded_whole = True
-            self._leave(as_they_came(step.parts or (step.table,), step.receipts, self._limit))
-            self._ledger.release(step.receipts)
-            return
-        judged, report, leaving, latency = worked_out
-        self._leave(leaving)
-        self._defects.guard(
-            lambda: self._tell(judged, report, now, latency),
-            "verdicts untold",
-            f"{what}: its spans have left, but not all is told of it",
-        )
-        watch.lap("send")
-        watch.stop(spans=len(step.table), ending=step.ending, incidents=len(_active(report)))
-        self._ledger.release(step.receipts)
-        if self._on_report is not None:
-            self._on_report(report, judged.table)
+            watch.lap("send")
+            watch.stop(spans=len(step.spans), ending=step.ending, incidents=len(_active(report)))
+            news = news or any(incident.status != "ongoing" for incident in report.incidents)
+            if self._on_report is not None:
+                self._on_report(report, step.table)
+        written = partial(self._judges.judged, instance, now, news=news)
+        self._defects.guard(written, "histories not written", f"instance {instance or '?'}")
+        self._ledger.release([receipt for step in steps for receipt in step.receipts])
 
-    def _work_out(
-        self, step: AssembledStep, now: float, watch: Stopwatch
-    ) -> tuple[AssembledStep, Report, Leaving, float]:
-        """Returns the step as it was judged, its report, what becomes of its spans, and how long
-        after the last of them it was judged, in seconds.
-        """
-        # Workers may call a collective a kernel: what its name tells is used from here on.
-        step = replace(step, table=classify(step.table)[0])
-        report = self._judge(step, now)
-        watch.lap("judge")
-        latency = time.monotonic() - step.last_seen
-        self._telemetry.latencies.observe("verdict", latency)
-        return step, report, self._leaving(step, report, now), latency
-
-    def _judge(self, step: AssembledStep, now: float) -> Report:
-        try:
-            report = self._judges.of(step.instance).judge(step.table)
-        except Exception as error:
-            # One step that the judge cannot stomach must not stop the fleet's eyes. It leaves
-            # unjudged and says so, and the judge, whose state may be half changed, starts anew.
-            logger.exception("instance %s, step %d: judging failed", step.instance, step.step)
-            self._books.mark("steps failed")
-            self._judges.dismiss(step.instance)
-            report = unjudged(step, error)
-        if report.instance is None and step.instance:
-            report.instance = Instance(id=step.instance)
-        if note := completeness(step):
-            report.coverage.notes.append(note)
-        self._defects.guard(
-            lambda: self._hardware.explain(report, step.table, now),
-            "hardware signals failed",
-            f"instance {step.instance or '?'}, step {step.step}: judged without them",
+    def _judge(self, steps: Sequence[AssembledStep]) -> Sequence[Report | None]:
+        """Returns the reports of steps, None where their spans are to leave unjudged."""
+        if steps[0].parts:  # could not be put together; such a step comes alone
+            return [None]
+        reports = self._defects.guard(
+            partial(self._judging.judge, steps),
+            "steps failed",
+            f"{_name(steps[0])}: its spans leave as they came, unjudged",
         )
-        return report
+        if reports is None:
+            self._books.mark("steps failed", len(steps) - 1)
+        return [None] * len(steps) if reports is None else reports
 
     def _shown(self, step: AssembledStep, now: float) -> bool:
         """Returns whether a step without an incident leaves as a trace all the same."""
@@ -276,36 +280,24 @@ class Pipeline:
         self._next_shown[step.instance] = now + traces.healthy_interval
         return True
 
-    def _leaving(self, step: AssembledStep, report: Report, now: float) -> Leaving:
-        table, active = step.table, _active(report)
+    def _leaving(self, step: AssembledStep, report: Report, now: float) -> Leaving | None:
+        """Returns what becomes of a step's spans, None if that cannot be worked out."""
+        what = f"{_name(step)}: its spans leave as they came, unjudged"
+        return self._defects.guard(partial(self._fate, step, report, now), "steps failed", what)
+
+    def _fate(self, step: AssembledStep, report: Report, now: float) -> Leaving:
+        active = _active(report)
+        if report.incidents:
+            self._defects.guard(
+                lambda: self._hardware.explain(report, step.table, now),
+                "hardware signals failed",
+                f"{_name(step)}: judged without them",
+            )
         whole = bool(active) and self._journal.leaves_whole(active, now)
         failed = report.abstained is not None and report.abstained.reason == FAILED
         if not (active or failed or self._shown(step, now)):  # all of it is in the metrics
-            return Leaving(fates={("summarised", ""): len(table)})
-        bounds = int(table.start_ns.min()), int(table.end_ns.max())
-        # Workers name the root as their parent but the processor alone emits it.
-        own = table.kind != SpanKind.STEP
-        limit = self._config.traces.max_spans_per_trace - 1
-        cited = np.zeros(len(table), dtype=np.bool_)
-        for incident in active:
-            rows = cited_rows(table, incident)
-            cited[rows[rows >= 0]] = True
-        if whole or self._config.traces.healthy == "all":
-            kept = select_spans(table, cited, limit)
-        else:
-            kept = summary_spans(table) | with_ancestors(table, cited)
-        kept &= own
-        step.record.forwarded_whole = bool(np.all(kept | ~own))
-        summarised = int(len(table) - np.count_nonzero(kept))
-        if not np.any(kept):
-            return Leaving(fates={("summarised", ""): summarised})
-        marked = mark_incidents(table, active, reports=whole).take(kept)
-        notes = completeness(step)
-        if report.abstained is not None:
-            notes = "; ".join(filter(None, (notes, f"not judged: {report.abstained.reason}")))
-        root = Root(step.instance, step.step, summarised, step.missing_ranks, notes, whole)
-        rooted = with_root(marked, bounds, root, active)
-        return encoded(rooted, step.receipts, self._limit, created=1, summarised=summarised)
+            return Leaving(fates={("summarised", ""): len(step.spans)})
+        return as_trace(step, report, self._config.traces, self._limit, whole=whole)
 
     def _send_rest(self, step: AssembledStep) -> None:
         """Sends what is left of a step that was at work when a former process died.
@@ -317,7 +309,8 @@ class Pipeline:
         # Whole: how the rest left is not known, and an incident may cite what is here. So does
         # what is yet to come: its sender may try again only after the step's wait.
         step.record.forwarded_whole = True
-        for table in step.parts or (step.table,):
+        self._put_together(step)
+        for table in step.as_they_came():
             late = LateSpans(step.instance, table, forwarded_whole=True)
             self._send_late(late, step.receipts)
         self._ledger.release(step.receipts)
@@ -360,18 +353,17 @@ class Pipeline:
             self._ledger.claim(payload.receipts)
             self._sink.offer(payload)
 
-    def _tell(self, step: AssembledStep, report: Report, now: float, latency: float) -> None:
-        self._tell_incidents(step, report.incidents, now)
+    def _tell(self, step: AssembledStep, report: Report, now: float) -> None:
+        latency = time.monotonic() - step.last_seen
+        self._telemetry.latencies.observe("verdict", latency)
+        if report.incidents:
+            self._tell_incidents(step, report.incidents, now)
         self._recent.judged(step, report, latency)
         if self._capture is not None:
             self._capture(step, _active(report))
-        news = any(incident.status != "ongoing" for incident in report.incidents)
-        self._judges.judged(step.instance, now, news=news)
-        span_of_time = int(step.table.end_ns.max() - step.table.start_ns.min())
-        duration = sum(found.duration_ns for found in report.steps) or span_of_time
         comparable = report.source.clock.state != "unaligned"
         lateness = arrival_lateness(step.table) if comparable else {}
-        self._measurements.step(step.instance, duration, lateness)
+        self._measurements.step(step.instance, duration_of(step, report), lateness)
 
     def _tell_incidents(self, step: AssembledStep, incidents: list[Incident], now: float) -> None:
         new = {incident.id for incident in incidents if self._journal.is_new(incident)}
@@ -382,10 +374,9 @@ class Pipeline:
             logger.info("instance %s: %s", step.instance or "?", summary_of(incident))
         if self._sink is None or not changed:
             return
-        resource = {semconv.SERVICE_NAME: "kat", semconv.INSTANCE_ID: step.instance}
-        events = [_log_event(incident) for incident in changed]
-        # The event is owed as long as the step: after a crash both are made again.
-        self._offer(Payload("logs", encode_logs(resource, events), receipts=step.receipts))
+        # The events are owed as long as the step: after a crash both are made again.
+        data = encode_events(step.instance, changed)
+        self._offer(Payload("logs", data, receipts=step.receipts))
 
     def _send_metrics(self) -> None:
         if self._sink is None:
@@ -400,15 +391,5 @@ def _active(report: Report) -> list[Incident]:
     return [incident for incident in report.incidents if incident.status != "resolved"]
 
 
-def _log_event(incident: Incident) -> LogEvent:
-    span = incident.spans[0] if incident.spans else None
-    return LogEvent(
-        name=semconv.EVENT_INCIDENT,
-        time_ns=incident.last_seen,
-        observed_ns=time.time_ns(),
-        body=summary_of(incident),
-        attributes=incident_attributes(incident),
-        warning=incident.page and incident.status != "resolved",
-        trace_id=bytes.fromhex(span.trace_id) if span else b"",
-        span_id=bytes.fromhex(span.span_id) if span else b"",
-    )
+def _name(step: AssembledStep) -> str:
+    return f"instance {step.instance or '?'}, step {step.step}"

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from kat_otel.processor.assembler import AssembledStep
+from kat_otel.processor.assembled import AssembledStep
 from kat_otel.processor.sentence import summary_of
 from kat_otel.verdict import Incident, Report
 
-__all__ = ["LiveIncident", "Recent", "SeenStep", "Tone"]
+__all__ = ["LiveIncident", "Recent", "SeenStep", "Tone", "duration_of"]
 
 Tone = Literal["healthy", "incident", "unjudged"]
 
@@ -159,20 +159,24 @@ def _live(instance: str, incident: Incident) -> LiveIncident:
     )
 
 
+def duration_of(step: AssembledStep, report: Report) -> int:
+    """Returns how long a step took, ns: as it was judged, or from its first to its last moment."""
+    duration_ns = sum(found.duration_ns for found in report.steps)
+    if duration_ns or not len(step.spans):
+        return duration_ns
+    return int(step.table.end_ns.max() - step.table.start_ns.min())
+
+
 def _seen(step: AssembledStep, report: Report, latency_s: float | None, now_ns: int) -> SeenStep:
-    table = step.table
-    span_of_time = int(table.end_ns.max() - table.start_ns.min()) if len(table) else 0
-    duration_ns = sum(found.duration_ns for found in report.steps) or span_of_time
-    trace_id = f"{int(table.trace_hi[0]):016x}{int(table.trace_lo[0]):016x}" if len(table) else ""
     verdict, tone = _verdict(report)
     return SeenStep(
         instance=step.instance,
         step=step.step,
-        trace_id=trace_id,
+        trace_id=step.trace_id,
         ranks=len(report.source.ranks),
         missing_ranks=step.missing_ranks[:_MISSING_SHOWN],
-        spans=len(table),
-        duration_ns=duration_ns,
+        spans=len(step.spans),
+        duration_ns=duration_of(step, report),
         why=step.ending,
         verdict=verdict,
         tone=tone,

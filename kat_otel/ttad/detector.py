@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import array_api_compat.numpy as numpy_xp
@@ -120,6 +121,21 @@ class Detector:
             incidents=touched,
             abstained=reason,
         )
+
+    def judge_steps(self, table: SpanTable, bounds: Sequence[int]) -> list[Report]:
+        """Judges consecutive complete steps that have digests and no GPU work, together.
+
+        Args:
+            table: the spans of all ranks, step by step.
+            bounds: the first row of each step, and behind the last the number of rows.
+
+        Returns:
+            The reports that :meth:`judge` would return step after step.
+        """
+        if self._settings.digests:
+            return self._digests.judge_steps(table, bounds)
+        parts = (np.arange(first, last) for first, last in pairwise(bounds))
+        return [self.judge(table.take(part)) for part in parts]
 
     def _incidents(
         self, table: SpanTable, step: int, alignment: Alignment, measured: Features

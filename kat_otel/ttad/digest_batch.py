@@ -18,10 +18,12 @@ from kat_otel.digest import Digest, decode_checked, read_headers
 from kat_otel.digest.form import HEADER, NO_LEAD, WHAT, unpack_short
 from kat_otel.errors import DecodeError
 from kat_otel.kernels import Semantics
+from kat_otel.ttad.digest_loops import medians
 
-__all__ = ["DigestBatch", "batch_of", "read_batch"]
+__all__ = ["DigestBatch", "batch_of", "read_batch", "read_batches"]
 
 Int64 = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,8 +53,27 @@ class DigestBatch:
         """Length of each step: the median of its ranks' worker steps, float64 ``(S,)``."""
         lengths = self.header["duration_ns"].astype(np.float64)
         if self.present.all():
-            return np.median(lengths, axis=1)
+            return medians(np.ascontiguousarray(lengths.T)[:, :, None])[:, 0]
         return np.nanmedian(np.where(self.present, lengths, np.nan), axis=1)
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+    def steps(self, first: int, last: int) -> DigestBatch:
+        """Returns the steps from ``first`` to ``last`` (excluded), as views."""
+        if (first, last) == (0, len(self)):
+            return self
+        part = slice(first, last)
+        return DigestBatch(
+            present=self.present[part],
+            ends=self.ends[part],
+            spent=self.spent[part],
+            lead=self.lead[part],
+            group=self.group,
+            classes=self.classes,
+            time=self.time[part],
+            header=self.header[part],
+        )
 
     def with_classes(self, classes: NDArray[np.uint32]) -> DigestBatch:
         """Returns the batch with other kernel classes; what is none of them is left out."""
@@ -86,19 +107,71 @@ def read_batch(
         DecodeError: bytes that are no digest, or whose collectives differ.
     """
     header = _checked(flat) if headers is None else headers
-    first, size = header[0], len(flat[0])
+    matrix = _alike(flat, header)
+    if matrix is None:
+        return _one_by_one(flat, shape, header)
+    return _of_matrix(matrix, shape, header)
+
+
+def read_batches(
+    flat: Sequence[bytes], shape: tuple[int, int], headers: NDArray[Any]
+) -> list[DigestBatch]:
+    """Reads the digests of ``shape`` (steps, ranks) in as few batches as possible, in order.
+
+    Steps are one batch if they have one layout and the same ranks meet at each collective; else
+    every step is one of its own.
+
+    Args:
+        flat: the digests, rank by rank and step by step.
+        shape: steps and ranks.
+        headers: theirs, as :func:`read_headers` gives them.
+
+    Raises:
+        DecodeError: a digest contradicts itself.
+    """
+    steps, ranks = shape
+    matrix = _alike(flat, headers)
+    if matrix is not None and _meet_alike(matrix, shape, headers[0]):
+        return [_of_matrix(matrix, shape, headers)]
+    parts = (slice(first, first + ranks) for first in range(0, steps * ranks, ranks))
+    return [read_batch(flat[part], (1, ranks), headers[part]) for part in parts]
+
+
+def _alike(flat: Sequence[bytes], header: NDArray[Any]) -> Bytes | None:
+    """Returns the digests as rows of bytes, uint8 ``(n, size)``; None if their layouts differ."""
+    size = len(flat[0])
     if any(len(one) != size for one in flat):
-        return _one_by_one(flat, shape, header)
+        return None
     matrix = np.frombuffer(b"".join(flat), np.uint8).reshape(len(flat), size)
-    at = HEADER.itemsize
+    hashes = _hashes(header[0])
     # Bytes 0 to 11 and 16 to 19 say version, counts, merging and sequence of the collectives.
-    tables = at + 12 * int(first["whats"])
-    hashes = matrix[:, tables : tables + 4 * int(first["classes"])]
-    if any(bool((part != part[0]).any()) for part in (matrix[:, :12], matrix[:, 16:20], hashes)):
-        return _one_by_one(flat, shape, header)
+    for part in (matrix[:, :12], matrix[:, 16:20], matrix[:, hashes]):
+        if (part[1:] != part[0]).any():
+            return None
+    return matrix
+
+
+def _meet_alike(matrix: Bytes, shape: tuple[int, int], first: Any) -> bool:
+    """Returns whether the kinds of the collectives are, rank by rank, those of the first step."""
+    wide = matrix.reshape(*shape, -1)
+    count = int(first["records"])
+    kinds = _hashes(first).stop + count * (6 + 2 * int(first["leads"]))
+    parts = slice(HEADER.itemsize, _hashes(first).start), slice(kinds, kinds + count)
+    return not any((wide[1:, :, part] != wide[0, :, part]).any() for part in parts)
+
+
+def _hashes(first: Any) -> slice:
+    """Returns where the hashes of the kernel classes stand."""
+    begin = HEADER.itemsize + 12 * int(first["whats"])
+    return slice(begin, begin + 4 * int(first["classes"]))
+
+
+def _of_matrix(matrix: Bytes, shape: tuple[int, int], header: NDArray[Any]) -> DigestBatch:
+    """Decodes digests of one layout, column by column."""
+    first, hashes = header[0], _hashes(header[0])
     count, classes = int(first["records"]), int(first["classes"])
-    whats = matrix[:, at:tables].copy().view(WHAT)
-    at = tables + hashes.shape[1]
+    whats = matrix[:, HEADER.itemsize : hashes.start].copy().view(WHAT)
+    at = hashes.stop
 
     def column(dtype: str, width: int) -> NDArray[Any]:
         nonlocal at
@@ -117,7 +190,7 @@ def read_batch(
     if count and int(what.max()) >= whats.shape[1]:
         raise DecodeError("a collective of a kind that its digest does not have")
     time = unpack_short(column("<u2", classes * int(first["positions"])))
-    time = time.reshape(len(flat), classes, int(first["positions"])).sum(axis=2)
+    time = time.reshape(len(matrix), classes, int(first["positions"])).sum(axis=2)
     steps, ranks = shape
     ends, spent, lead = (v.reshape(steps, ranks, count) for v in (ends, spent, lead))
     last = slice((steps - 1) * ranks, steps * ranks)
@@ -127,7 +200,7 @@ def read_batch(
         spent=spent,
         lead=lead,
         group=_groups(whats[last], what[last].astype(np.int64)),
-        classes=hashes[0].copy().view("<u4").astype(np.uint32),
+        classes=matrix[0, hashes].copy().view("<u4").astype(np.uint32),
         time=time.reshape(steps, ranks, classes).astype(np.float64),
         header=header.reshape(shape),
     )

@@ -24,6 +24,8 @@ from kat_otel.ttad.digest_lateness import (
     class_excess,
     late_times,
 )
+from kat_otel.ttad.digest_loops import features_of, large_of, medians, spread, stand_out
+from kat_otel.ttad.loops import median_of, plain
 from kat_otel.ttad.robust import MAD_TO_SIGMA, t_tail
 from kat_otel.ttad.settings import Settings
 
@@ -51,9 +53,6 @@ _FLOOR = 0.002
 
 _BEYOND = 2.0
 """A jump exceeds the worst healthy residual by this factor."""
-
-_SLOWER = 0.02
-"""A kernel class counts as slower on a rank from this share on."""
 
 _BROAD = 0.5
 """A rank is slow as a whole if classes with this share of its kernel time are slower."""
@@ -85,6 +84,20 @@ class Measured:
     length: Float
     sided: bool
 
+    def steps(self, first: int, last: int) -> Measured:
+        """Returns the steps from ``first`` to ``last`` (excluded), as views."""
+        part = slice(first, last)
+        return Measured(
+            self.features[part],
+            self.late[part],
+            self.excess[part],
+            self.expected[part],
+            self.breadth[part],
+            self.transfer[part],
+            self.length[part],
+            self.sided,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Flags:
@@ -97,7 +110,14 @@ class Flags:
     @property
     def any(self) -> Bool:
         """Steps in which anything departs, bool ``(S,)``."""
+        if not self.features.any():
+            return self.transfer | self.regression
         return self.features.any(axis=(1, 2)) | self.transfer | self.regression
+
+    def step(self, at: int) -> Flags:
+        """Returns one step, as views."""
+        part = slice(at, at + 1)
+        return Flags(self.features[part], self.transfer[part], self.regression[part])
 
 
 class DigestHistory:
@@ -134,41 +154,75 @@ class DigestHistory:
 
     def measure(self, batch: DigestBatch) -> Measured:
         """Returns the features of a batch of this kind of step."""
+        return self.with_usual(batch, self.by_peers(batch))
+
+    def by_peers(self, batch: DigestBatch) -> Measured:
+        """Returns the features as far as the ranks of each step tell them, history aside."""
         late, transfer = late_times(
             batch.ends, batch.spent, batch.lead, batch.present, batch.group, self.host_bound_ns
         )
         length = np.maximum(batch.length_ns, 1.0)
         excess, expected = class_excess(batch.time, batch.present)
-        sided = batch.present.shape[1] > 2
-        if not sided and self._usual is not None:
-            expected = np.broadcast_to(self._usual.time, batch.time.shape)
-            excess, sided = batch.time - expected, True
-        total = np.maximum(expected.sum(axis=2), 1.0)
-        slower = (excess >= _SLOWER * expected) & (expected > 0)
-        copies = unpacked_copies(batch)
-        others = _loo_median(copies)
-        features = np.concatenate(
-            [
-                late[:, :, [LATE, START]] / length[:, None, None],
-                (excess.sum(axis=2) / total)[:, :, None],
-                ((copies - others) / length[:, None])[:, :, None],
-                excess / length[:, None, None],
-            ],
-            axis=2,
+        features, breadth = features_of(
+            plain(late[:, :, [LATE, START]]),
+            excess,
+            expected,
+            _over_others(unpacked_copies(batch)),
+            length,
         )
-        breadth = (expected * slower).sum(axis=2) / total
+        sided = batch.present.shape[1] > 2
         return Measured(features, late, excess, expected, breadth, transfer, length, sided)
+
+    def with_usual(self, batch: DigestBatch, measured: Measured) -> Measured:
+        """Returns the features; of one or two ranks with history in the place of peers."""
+        if measured.sided or self._usual is None:
+            return measured
+        expected = np.empty_like(batch.time)
+        expected[:] = self._usual.time
+        excess = batch.time - expected
+        features, breadth = features_of(
+            plain(measured.late[:, :, [LATE, START]]),
+            excess,
+            expected,
+            measured.features[:, :, COPY] * measured.length[:, None],
+            measured.length,
+        )
+        return replace(
+            measured,
+            features=features,
+            excess=excess,
+            expected=expected,
+            breadth=breadth,
+            sided=True,
+        )
 
     def judge(self, batch: DigestBatch, measured: Measured) -> Flags:
         """Returns what departs, and remembers the steps in which nothing does."""
+        found = self.flags(batch, measured)
+        self.remember(batch, measured, ~found.any)
+        return found
+
+    def flags(self, batch: DigestBatch, measured: Measured) -> Flags:
+        """Returns what departs from the history as it is; nothing is remembered."""
         large = self._large(measured)
         standing = self._stand_out(measured, large)
         flags = standing if self._usual is None else standing | self._jumps(measured, large)
-        transfer, regression = self._group_changes(batch, measured)
-        found = Flags(flags, transfer, regression)
-        healthy = ~found.any & batch.present.all(axis=1)
-        self._remember(batch, measured, healthy)
-        return found
+        return Flags(flags, *self._group_changes(batch, measured))
+
+    @property
+    def room(self) -> int:
+        """Steps that can be judged at once as if they came one by one.
+
+        What is usual is computed anew after so many healthy ones at the earliest.
+        """
+        known = self.steps if self._usual is None else self._fresh
+        return max(1, min(self._until_anew - known, len(self._features)))
+
+    @property
+    def _until_anew(self) -> int:
+        """Healthy steps after which what is usual is computed anew: half of a full history."""
+        keep, least = len(self._features), self._settings.min_history
+        return least if self.steps < keep else max(least, keep // 2)
 
     @property
     def ready(self) -> bool:
@@ -203,27 +257,28 @@ class DigestHistory:
         return float(((features - middle) / scale)[flags].max())
 
     def _large(self, measured: Measured) -> Bool:
-        settings, f = self._settings, measured.features
-        large = f >= settings.min_impact_fraction
-        large[:, :, SLOW] = (f[:, :, SLOW] >= settings.min_rank_excess) & (
-            measured.breadth >= _BROAD
+        settings = self._settings
+        least = np.array(
+            [
+                settings.min_impact_fraction,
+                settings.min_rank_excess,
+                _BROAD,
+                settings.min_kernel_excess,
+                _MIN_CLASS_SHARE,
+            ]
         )
-        ratio = measured.excess / np.maximum(measured.expected, 1.0)
-        share = f[:, :, CLASSES:]
-        large[:, :, CLASSES:] = (ratio >= settings.min_kernel_excess) & (
-            share >= _MIN_CLASS_SHARE
-        ) | (ratio >= 0.1) & (share >= settings.min_impact_fraction)
-        return large
+        return large_of(
+            measured.features, measured.breadth, measured.excess, measured.expected, least
+        )
 
     def _stand_out(self, measured: Measured, large: Bool) -> Bool:
-        f = measured.features
-        middle = np.median(f, axis=1, keepdims=True)
-        alone = large & (f >= 2 * middle) & (f >= 0.5 * f.max(axis=1, keepdims=True))
-        if f.shape[1] < 2:
-            alone = np.zeros_like(alone)
+        alone = stand_out(measured.features, large)
         window = len(self._standing) + 1
         seen = np.concatenate([self._standing, alone])
-        self._standing = seen[len(seen) - window + 1 :]
+        self._standing = seen[len(seen) - window + 1 :].copy()
+        if not alone.any():
+            return alone
+        # ``window - 1`` of the last ``window`` steps, this one among them.
         sums = np.cumsum(np.concatenate([np.zeros_like(seen[:1], np.int64), seen]), axis=0)
         return alone & (sums[window:] - sums[:-window] >= window - 1)
 
@@ -259,17 +314,20 @@ class DigestHistory:
             & (more >= _BEYOND * usual.transfer_worst)
         )
         total = batch.time.sum(axis=2)
-        ratio = np.where(batch.present, total / np.maximum(usual.time.sum(axis=1), 1.0), np.inf)
+        ratio = np.where(batch.present, total / usual.total, np.inf)
         everybody = ratio.min(axis=1) >= 1 + settings.min_transfer_excess
+        if not (slow.any() or everybody.any() or self._groups.any()):
+            return slow, everybody
         # everybody must be slower for three steps in a row
         seen = np.concatenate([self._groups, np.stack([slow, everybody])], axis=1)
-        self._groups = seen[:, -2:]
+        self._groups = seen[:, -2:].copy()
         run = seen[:, 2:] & seen[:, 1:-1] & seen[:, :-2]
         return run[0], run[1]
 
-    def _remember(self, batch: DigestBatch, measured: Measured, healthy: Bool) -> None:
+    def remember(self, batch: DigestBatch, measured: Measured, healthy: Bool) -> None:
+        """Remembers the healthy steps, bool ``(S,)``, as far as all of their ranks are there."""
         keep = len(self._features)
-        rows = np.flatnonzero(healthy)[-keep:]
+        rows = np.flatnonzero(healthy & batch.present.all(axis=1))[-keep:]
         if not len(rows):
             return
         at = (self.steps + np.arange(len(rows))) % keep
@@ -279,7 +337,7 @@ class DigestHistory:
         self.steps += len(rows)
         self._fresh += len(rows)
         enough = self.steps >= self._settings.min_history
-        if enough and (self._usual is None or self._fresh >= self._settings.min_history):
+        if enough and (self._usual is None or self._fresh >= self._until_anew):
             self._fresh = 0
             count = min(self.steps, keep)
             worst = None if self._usual is None else self._usual.worst
@@ -296,24 +354,24 @@ class _Usual:
     scale: Float
     worst: Float
     time: Float
+    total: Float
     transfer: float
     transfer_worst: float
 
     @staticmethod
     def of(features: Float, time: Float, transfer: Float, worst: Float | None) -> _Usual:
-        middle = np.median(features, axis=0)
-        residual = features - middle
-        flat = residual.reshape(-1, residual.shape[2])
-        scale = np.maximum(MAD_TO_SIGMA * np.median(np.abs(flat), axis=0), _FLOOR)
-        peak = np.maximum(flat.max(axis=0), 0.0)
+        middle = medians(features)
+        typical, peak = spread(features, middle)
+        scale = np.maximum(MAD_TO_SIGMA * typical, _FLOOR)
         if worst is not None:  # rare outliers are remembered for longer than the steps
             peak = np.maximum(peak, 0.9 * worst)
-        centre = float(np.median(transfer))
+        centre, usual_time = median_of(transfer), medians(time)
         return _Usual(
             middle,
             scale,
             peak,
-            np.median(time, axis=0),
+            usual_time,
+            np.maximum(usual_time.sum(axis=1), 1.0),
             centre,
             float(np.abs(transfer - centre).max()),
         )
@@ -325,14 +383,12 @@ def unpacked_copies(batch: DigestBatch) -> Float:
     return ((packed & 2047) << (packed >> 11)).sum(axis=2).astype(np.float64)
 
 
-def _loo_median(values: Float) -> Float:
-    """Median of the other ranks, ``(S, R)``."""
-    if values.shape[1] < 2:
-        return values
+def _over_others(values: Float) -> Float:
+    """Returns what exceeds the median of the other ranks, ``(S, R)``; 0 of a rank without peers."""
     excess, _ = class_excess(
         np.ascontiguousarray(values[:, :, None]), np.ones(values.shape, np.bool_)
     )
-    return values - excess[:, :, 0]
+    return plain(excess[:, :, 0])
 
 
 def host_share(measured: Measured, step: int, column: int) -> float:

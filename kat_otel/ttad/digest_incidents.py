@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,10 +37,11 @@ _EXPLAINS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One step of one group of peers: spans ``rows`` by column, and what departs in them."""
+    """One step of one group of peers: ``ranks`` and spans ``rows`` by column, what departs."""
 
     table: SpanTable
     rows: NDArray[np.int64]
+    ranks: Sequence[int]
     batch: DigestBatch
     measured: Measured
     flags: Flags
@@ -49,7 +50,7 @@ class Judged:
 
     def rank(self, column: int) -> int:
         """Returns the rank of a column."""
-        return int(self.table.rank[self.rows[column]])
+        return self.ranks[column]
 
     def name(self, kind: int) -> str:
         """Returns the name of a kernel class as far as it was sent."""

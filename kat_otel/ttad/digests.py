@@ -8,36 +8,44 @@ back and the exact cost come from the full trees that it makes the processor ask
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kat_otel import semconv
-from kat_otel.digest import read_headers
-from kat_otel.spans import UNKNOWN, SpanKind, SpanTable
-from kat_otel.ttad.digest_batch import DigestBatch, read_batch
+from kat_otel.errors import DecodeError
+from kat_otel.spans import SpanKind, SpanTable
+from kat_otel.ttad.digest_batch import DigestBatch, read_batches
 from kat_otel.ttad.digest_history import DigestHistory, Flags, Measured
 from kat_otel.ttad.digest_incidents import Judged, incidents_of
+from kat_otel.ttad.digest_report import DigestReports, Findings
+from kat_otel.ttad.digest_steps import (
+    DigestKind,
+    DigestSteps,
+    Group,
+    Groups,
+    groups_of,
+    read_steps,
+    without_broken,
+)
 from kat_otel.ttad.settings import Settings
-from kat_otel.ttad.summary import instance_of, source_of
 from kat_otel.ttad.tracker import Tracker
-from kat_otel.verdict import Abstention, Clock, Coverage, Incident, Report, Step
+from kat_otel.verdict import Report
 
 __all__ = ["DigestDetector", "is_digest_step", "judge_many"]
 
 _MAX_KINDS = 64
 _MAX_NAMES = 8_192
 
+_Batches = list[tuple[Sequence[Group], DigestBatch]]
+
 
 def judge_many(batch: DigestBatch, history: DigestHistory) -> tuple[Measured, Flags]:
     """Judges many steps of one kind and remembers the healthy ones.
 
-    Steps of a batch are compared with the history before it, so that a batch of more steps than
-    are remembered is cut into pieces by whoever makes it (:class:`DigestDetector` takes one).
+    Steps of a batch are compared with the history before it. Of no more than ``history.room``
+    steps the result is that of one step after the other: :class:`DigestDetector` cuts there.
     """
     measured = history.measure(batch)
     return measured, history.judge(batch, measured)
@@ -48,51 +56,9 @@ def is_digest_step(table: SpanTable) -> bool:
     if table.on_gpu.any():
         return False
     steps = np.flatnonzero(table.kind == SpanKind.WORKER_STEP.value).tolist()
-    return any(isinstance(_said(table, row), bytes) for row in steps)
-
-
-def _carried(table: SpanTable) -> list[tuple[int, int, bytes]]:
-    """Returns rank, row and digest of the worker steps that carry one, by rank and row."""
-    steps = np.flatnonzero(table.kind == SpanKind.WORKER_STEP.value)
-    rows = zip(table.rank[steps].tolist(), steps.tolist(), strict=True)
-    said = ((rank, row, _said(table, row)) for rank, row in rows)
-    return sorted((rank, row, data) for rank, row, data in said if isinstance(data, bytes))
-
-
-def _said(table: SpanTable, row: int) -> object:
-    return table.attributes.get(row, {}).get(semconv.DIGEST)
-
-
-class _Kind(NamedTuple):
-    """What digests have in common that are compared with each other, and with earlier ones."""
-
-    stage: int
-    order: int
-    records: int
-    merged: int
-    work: int  # the bucket of their thread blocks
-    ranks: tuple[int, ...]
-
-
-@dataclass(slots=True)
-class _Group:
-    """Digests that can be compared: their rows of the table, their bytes and headers, by rank."""
-
-    rows: NDArray[np.int64]
-    digests: list[bytes]
-    headers: NDArray[Any]
-
-
-@dataclass(slots=True)
-class _Read:
-    """The digests of a step by what can be compared, and what could not be read."""
-
-    groups: dict[_Kind, _Group]
-    ranks: list[int]
-    kernels: int
-    dropped: int
-    merged: int
-    notes: list[str]
+    return any(
+        isinstance(table.attributes.get(row, {}).get(semconv.DIGEST), bytes) for row in steps
+    )
 
 
 class DigestDetector:
@@ -107,7 +73,7 @@ class DigestDetector:
     def __init__(self, settings: Settings | None = None, tracker: Tracker | None = None) -> None:
         self._settings = settings or Settings()
         self._tracker = Tracker(self._settings) if tracker is None else tracker
-        self._kinds: OrderedDict[_Kind, DigestHistory] = OrderedDict()
+        self._kinds: OrderedDict[DigestKind, DigestHistory] = OrderedDict()
         self._names: OrderedDict[int, str] = OrderedDict()
         self._last_names = 0  # ranks say the same: it is read once
 
@@ -118,139 +84,112 @@ class DigestDetector:
             history.reload(settings)
 
     def judge(self, table: SpanTable) -> Report:
-        """Judges one step.
+        """Judges one step; see :meth:`judge_steps`.
 
         Args:
             table: its worker steps, each with a digest (attribute ``kat.digest``, bytes).
+        """
+        (report,) = self.judge_steps(table, (0, len(table)))
+        return report
+
+    def judge_steps(self, table: SpanTable, bounds: Sequence[int]) -> list[Report]:
+        """Judges consecutive steps together; what is said of each is as if they came one by one.
+
+        Args:
+            table: their worker steps, step by step.
+            bounds: the first row of each step, and behind the last the number of rows.
 
         Returns:
-            A report whose incidents are those that this step touched or resolved.
+            A report a step, whose incidents are those that the step touched or resolved.
         """
-        self._learn_names(table)
-        read = self._read(table)
-        reason = self._abstention(table, read)
-        incidents: list[Incident] = []
-        length, judged_kernels = 0.0, 0
-        for key, group in read.groups.items() if reason is None else ():
-            batch = read_batch(group.digests, (1, len(group.rows)), group.headers)
-            history = self._history(key, batch)
-            measured, flags = judge_many(_like(batch, history), history)
-            length = max(length, float(measured.length[0]))
-            judged_kernels += int(batch.header["kernels"].sum())
-            if not history.ready:
-                read.notes.append(
-                    f"{history.steps} of {self._settings.min_history} steps that tell what is "
-                    "usual: until then only what stands out for that long is found"
-                )
-            if flags.any[0]:
-                judged = Judged(table, group.rows, batch, measured, flags, history, self._names)
-                incidents += incidents_of(judged)
-        incidents.sort(key=lambda i: -i.impact_ns)
-        touched = self._tracker.update(incidents[: self._settings.max_incidents], length, table)
-        clock = Clock(state="unaligned", max_offset_ns=0)  # only durations were compared
-        return Report(
-            instance=instance_of(table),
-            source=source_of(table, clock),
-            coverage=Coverage(
-                spans=len(table),
-                kernels=read.kernels,
-                aligned=judged_kernels,
-                unmatched=read.kernels - judged_kernels,
-                notes=read.notes,
-            ),
-            steps=[_step(table, read.ranks)],
-            incidents=touched,
-            abstained=reason,
-        )
+        groups, batches = self._batches(read_steps(table, bounds))
+        self._learn_names(groups.digests.names)
+        found = Findings.of(groups)
+        for kind, some in batches.items():
+            for members, batch in some:
+                self._judge_kind(kind, members, batch, found)
+        reports = DigestReports(groups, self._settings)
+        name = table.resources[0].instance if table.resources else ""
+        said: list[Report] = []
+        for step, (begun, length) in enumerate(
+            zip(reports.begin_ns, found.length.tolist(), strict=True)
+        ):
+            incidents = found.incidents[step]
+            incidents.sort(key=lambda i: -i.impact_ns)
+            most = incidents[: self._settings.max_incidents]
+            touched = self._tracker.step(most, length, name, begun)
+            said.append(reports.of(step, touched, found.learning.get(step, ())))
+        return said
 
-    def _history(self, key: _Kind, batch: DigestBatch) -> DigestHistory:
+    def _batches(self, read: DigestSteps) -> tuple[Groups, dict[DigestKind, _Batches]]:
+        """Returns the digests by kind, and as arrays; those that cannot be read are left out."""
+        least = self._settings.min_aligned
+        groups = groups_of(read)
+        try:
+            return groups, _by_kind(groups, least)
+        except DecodeError:  # one contradicts itself: the others are judged without it
+            groups = groups_of(without_broken(groups.digests))
+            return groups, _by_kind(groups, least)
+
+    def _judge_kind(
+        self, kind: DigestKind, members: Sequence[Group], batch: DigestBatch, found: Findings
+    ) -> None:
+        """Judges the groups of one kind, in pieces within which what is usual does not change."""
+        history = self._history(kind, batch)
+        batch = _like(batch, history)
+        measured = history.by_peers(batch)
+        at = 0
+        while at < len(members):
+            first, at = at, min(at + history.room, len(members))
+            piece = batch.steps(first, at)
+            mine = history.with_usual(piece, measured.steps(first, at))
+            self._judge(kind, members[first:at], piece, mine, found)
+
+    def _judge(
+        self,
+        kind: DigestKind,
+        members: Sequence[Group],
+        batch: DigestBatch,
+        measured: Measured,
+        found: Findings,
+    ) -> None:
+        history, read = self._kinds[kind], found.groups.digests
+        flags = history.flags(batch, measured)
+        departs = flags.any
+        for at in np.flatnonzero(departs).tolist():
+            first, count = members[at].first, len(kind.ranks)
+            judged = Judged(
+                read.table,
+                read.row[first : first + count],
+                kind.ranks,
+                batch.steps(at, at + 1),
+                measured.steps(at, at + 1),
+                flags.step(at),
+                history,
+                self._names,
+            )
+            found.incidents[members[at].step] += incidents_of(judged)
+        known, learning = history.steps + np.cumsum(~departs), not history.ready
+        history.remember(batch, measured, ~departs)
+        steps = [group.step for group in members]
+        found.length[steps] = np.maximum(found.length[steps], measured.length)
+        if learning:
+            # With the last of them there may be enough to tell what is usual.
+            for at in range(len(members) - history.ready):
+                found.learning[steps[at]].append(int(known[at]))
+
+    def _history(self, key: DigestKind, batch: DigestBatch) -> DigestHistory:
         history = self._kinds.get(key)
         if history is None:
-            history = self._kinds[key] = DigestHistory(self._settings, batch)
+            history = self._kinds[key] = DigestHistory(self._settings, batch.steps(0, 1))
             while len(self._kinds) > _MAX_KINDS:
                 self._kinds.popitem(last=False)
         self._kinds.move_to_end(key)
         return history
 
-    def _read(self, table: SpanTable) -> _Read:
-        carried = _carried(table)
-        headers, wrong = read_headers([data for _, _, data in carried])
-        broken = [f"rank {carried[at][0]}: {error}" for at, error in sorted(wrong.items())]
-        first: dict[int, int] = {}  # of a worker step that came twice
-        for at, (rank, _, _) in enumerate(carried):
-            if at not in wrong:
-                first.setdefault(rank, at)
-        good = list(first.values())
-        headers, carried = headers[good], [carried[at] for at in good]
-        read = _Read(
-            groups={},
-            ranks=list(first),
-            kernels=int(headers["kernels"].sum(dtype=np.int64)),
-            dropped=int(headers["dropped"].sum(dtype=np.int64)),
-            merged=int(headers["merged"].max(initial=0)),
-            notes=[],
-        )
-        stage = np.array([resource.pp for resource in table.resources] or [UNKNOWN], np.int64)
-        rows = np.array([row for _, row, _ in carried], np.int64)
-        kinds = np.stack(
-            [stage[table.resource[rows]], *(headers[n] for n in ("order", "records", "merged"))],
-            axis=1,
-        )
-        for kind in _distinct(kinds):
-            mine = np.flatnonzero((kinds == kind).all(axis=1))
-            blocks = float(headers["blocks"][mine].mean())
-            bucket = round(4 * math.log2(blocks)) if blocks > 0 else 0
-            ranks = tuple(carried[at][0] for at in mine.tolist())
-            digests = [carried[at][2] for at in mine.tolist()]
-            pp, order, records, merged = kind
-            read.groups[_Kind(pp, order, records, merged, bucket, ranks)] = _Group(
-                rows[mine], digests, headers[mine]
-            )
-        read.notes = self._notes(read, broken)
-        return read
-
-    def _notes(self, read: _Read, broken: list[str]) -> list[str]:
-        notes = ["judged by digests: no single kernels, no walk back, clocks were not compared"]
-        notes += [f"a digest could not be read, {text}" for text in broken[:4]]
-        if read.dropped:
-            notes.append(f"the workers dropped {read.dropped:,} spans: their digests lack them")
-        if read.merged > 1:
-            notes.append(
-                f"too many collectives for a digest: {read.merged} at a time were judged as one"
-            )
-        if len(read.groups) > 1:
-            notes.append(
-                f"the ranks ran {len(read.groups)} different sequences of collectives; they were "
-                "compared within each only"
-            )
-        alone = sorted(kind.ranks[0] for kind in read.groups if len(kind.ranks) == 1)
-        if alone:
-            notes.append(f"{len(alone)} rank(s) have no peer to be compared with: {alone[:8]}")
-        return notes
-
-    def _abstention(self, table: SpanTable, read: _Read) -> Abstention | None:
-        wanted = max((r.world_size for r in table.resources), default=0)
-        for attributes in table.attributes.values():
-            said = attributes.get(semconv.GROUP_SIZE)
-            wanted = max(wanted, said if isinstance(said, int) else 0)
-        there = len(read.ranks)
-        if 0 < there < wanted:
-            read.notes.append(
-                f"{wanted - there} of {wanted} ranks sent no digest: a culprit among them cannot "
-                "be named"
-            )
-        if there and there >= self._settings.min_aligned * wanted:
-            return None
-        return Abstention(
-            reason="digests_missing",
-            detail=f"{there} of {wanted} ranks sent a digest that can be read (at least "
-            f"{100 * self._settings.min_aligned:.0f} % are needed)",
-        )
-
-    def _learn_names(self, table: SpanTable) -> None:
-        for said in table.attributes.values():
-            text = said.get(semconv.DIGEST_NAMES)
-            if not isinstance(text, str) or hash(text) == self._last_names:
+    def _learn_names(self, said: Sequence[str]) -> None:
+        for text in said:
+            if hash(text) == self._last_names:
                 continue
             self._last_names = hash(text)
             for line in text.splitlines():
@@ -264,13 +203,30 @@ class DigestDetector:
 _HEX = frozenset("0123456789abcdef")
 
 
-def _distinct(kinds: NDArray[np.int64]) -> list[list[int]]:
-    """Returns the distinct rows."""
-    if (kinds == kinds[:1]).all():
-        rows: list[list[int]] = kinds[:1].tolist()
-    else:
-        rows = np.unique(kinds, axis=0).tolist()
-    return rows
+def _by_kind(groups: Groups, least: float) -> dict[DigestKind, _Batches]:
+    """Returns the digests of each kind as arrays, ranks side by side, in the order of steps.
+
+    Steps of which too few ranks sent a digest are left out.
+    """
+    read = groups.digests
+    missing = read.missing(least)
+    found: dict[DigestKind, _Batches] = {}
+    for kind, members in groups.of_kind.items():
+        count = len(kind.ranks)
+        if len(groups.of_kind) == 1 and not missing.any():
+            digests, headers = read.digests, read.headers  # all of them, in order
+        else:
+            members = [group for group in members if not missing[group.step]]  # noqa: PLW2901
+            if not members:
+                continue
+            digests = [one for g in members for one in read.digests[g.first : g.first + count]]
+            first = np.array([group.first for group in members], np.int64)
+            headers = read.headers[(first[:, None] + np.arange(count)).reshape(-1)]
+        found[kind], at = [], 0
+        for batch in read_batches(digests, (len(members), count), headers):
+            found[kind].append((members[at : at + len(batch)], batch))
+            at += len(batch)
+    return found
 
 
 def _like(batch: DigestBatch, history: DigestHistory) -> DigestBatch:
@@ -279,14 +235,4 @@ def _like(batch: DigestBatch, history: DigestHistory) -> DigestBatch:
         batch
         if np.array_equal(batch.classes, history.classes)
         else batch.with_classes(history.classes)
-    )
-
-
-def _step(table: SpanTable, ranks: list[int]) -> Step:
-    begin = int(table.start_ns.min()) if len(table) else 0
-    return Step(
-        step=int(table.step[0]) if len(table) else -1,
-        start_unix_nano=begin,
-        duration_ns=int(table.end_ns.max()) - begin if len(table) else 0,
-        ranks=ranks,
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from kat_otel.compiled import njit
-from kat_otel.spans import NO_PARENT, UNKNOWN, SpanKind, SpanTable
+from kat_otel.spans import NO_PARENT, UNKNOWN, Resource, SpanKind, SpanTable
 from kat_otel.ttad.align import Alignment
 from kat_otel.ttad.features import Features
 from kat_otel.ttad.loops import plain
@@ -17,7 +18,16 @@ from kat_otel.verdict import Abstention, Clock, ClockState, Instance, Source, St
 _LAUNCH, _ON_GPU = 4, 6  # of SpanKind, as numbers for the loop
 _CLOCK_STATES: tuple[ClockState, ...] = ("aligned", "corrected", "unaligned")
 
-__all__ = ["abstention", "instance_of", "judgement_notes", "merge_clocks", "source_of", "step_of"]
+__all__ = [
+    "abstention",
+    "instance_among",
+    "instance_of",
+    "judgement_notes",
+    "merge_clocks",
+    "source_among",
+    "source_of",
+    "step_of",
+]
 
 
 def abstention(table: SpanTable, alignment: Alignment, settings: Settings) -> Abstention | None:
@@ -110,11 +120,15 @@ def _launches(kind: Any, parent: Any) -> Any:
 
 def instance_of(table: SpanTable) -> Instance | None:
     """Returns who the spans came from; None for files."""
-    for resource in table.resources:
+    return instance_among(table.resources)
+
+
+def instance_among(resources: Sequence[Resource]) -> Instance | None:
+    """Returns who these workers are; None for files."""
+    for resource in resources:
         if resource.instance:
             layout = {
-                key: 1 + max(getattr(r, key) for r in table.resources)
-                for key in ("tp", "pp", "dp", "ep")
+                key: 1 + max(getattr(r, key) for r in resources) for key in ("tp", "pp", "dp", "ep")
             }
             model = resource.attributes.get("gen_ai.request.model")
             engine = resource.attributes.get("kat.engine")
@@ -130,7 +144,11 @@ def instance_of(table: SpanTable) -> Instance | None:
 def source_of(table: SpanTable, clock: Clock) -> Source:
     """Returns what was read."""
     seen: list[int] = np.flatnonzero(np.bincount(table.resource)).tolist()
-    used = [table.resources[i] for i in seen]
+    return source_among([table.resources[i] for i in seen], clock)
+
+
+def source_among(used: Sequence[Resource], clock: Clock) -> Source:
+    """Returns what was read of the workers that sent spans."""
     world = max((r.world_size for r in used), default=UNKNOWN)
     return Source(
         files=[],

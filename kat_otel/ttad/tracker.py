@@ -90,6 +90,12 @@ class Tracker:
         """
         instance = table.resources[0].instance if table.resources else ""
         begun_ns = int(table.start_ns.min()) if len(table) else 0
+        return self.step(seen, step_length_ns, instance, begun_ns)
+
+    def step(
+        self, seen: list[Incident], step_length_ns: float, instance: str, begun_ns: int
+    ) -> list[Incident]:
+        """As :meth:`update`, for a step of ``instance`` that began at ``begun_ns`` (Unix ns)."""
         self.born = self.born or begun_ns
         touched: list[Incident] = []
         keys: set[tuple[object, ...]] = set()
@@ -107,8 +113,8 @@ class Tracker:
                 continue
             life.silent += 1
             if life.silent >= self._settings.resolve_after:
-                life.incident.status = "resolved"
-                touched.append(life.incident)
+                # A copy: the report of an earlier step may still be under way with the other.
+                touched.append(msgspec.structs.replace(life.incident, status="resolved"))
                 del self._live[key]
                 self._count_resolved(self._first_id(instance, key))
         while len(self._live) > MAX_LIVE:

@@ -1,5 +1,6 @@
 """Workers, a judge and a backend to test the processor with; the backend is a real gRPC server."""
 
+import itertools
 import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -117,6 +118,10 @@ class StandInJudge:
             steps=[Step(step=step, start_unix_nano=begin, duration_ns=end - begin, ranks=ranks)],
             incidents=incidents,
         )
+
+    def judge_steps(self, table: SpanTable, bounds: list[int]) -> list[Report]:
+        parts = (np.arange(first, last) for first, last in itertools.pairwise(bounds))
+        return [self.judge(table.take(part)) for part in parts]
 
     def incident(self, table: SpanTable, rows: np.ndarray, step: int, begin: int) -> Incident:
         new = not self.first_seen

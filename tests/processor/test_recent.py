@@ -2,7 +2,7 @@
 
 import msgspec
 
-from kat_otel.processor.assembler import AssembledStep, StepRecord
+from kat_otel.processor.assembled import AssembledStep, StepRecord
 from kat_otel.processor.recent import Recent
 from kat_otel.spans import concat
 
@@ -12,7 +12,7 @@ def assembled(fleet, step: int, **slow: int) -> AssembledStep:
     return AssembledStep(
         instance=fleet.instance,
         step=step,
-        table=table,
+        spans=table,
         ending="complete",
         missing_ranks=(),
         missing_count=0,
