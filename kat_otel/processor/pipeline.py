@@ -234,7 +234,8 @@ class Pipeline:
 
     def _judge(self, step: AssembledStep) -> Report:
         try:
-            report = self._judges.of(step.instance).judge(step.table)
+            old = max(step.receipts) <= self._recovered
+            report = self._judges.of(step.instance, back=old).judge(step.table)
         except Exception as error:
             # One step that the judge cannot stomach must not stop the fleet's eyes. It leaves
             # unjudged and says so, and the judge, whose state may be half changed, starts anew.

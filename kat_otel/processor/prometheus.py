@@ -86,7 +86,7 @@ METRICS: Final = (
         "kat_processor_events_total",
         "counter",
         ("event",),
-        "What is no fate of a span: requests refused, requests of metrics or logs, retries, late spans.",
+        "What is no fate of a span: requests refused or of metrics and logs, retries, late spans.",
     ),
     MetricInfo(
         "kat_processor_incidents_total", "counter", ("kind", "component"), "Incidents opened."
