@@ -47,8 +47,13 @@ AnyJudge = TypeVar("AnyJudge", bound=Judge)
 class Shelf(Protocol):
     """Where what was learnt is kept, by instance; ``state.StateStore`` is one."""
 
-    def load(self, instance: str, /) -> bytes | None:
-        """Returns what was saved last, None if nothing."""
+    def load(self, instance: str, /, *, back: bool = False) -> bytes | None:
+        """Returns what was saved last, None if nothing.
+
+        Args:
+            instance: its name.
+            back: for old steps, which do not take it from whoever has it by now.
+        """
         ...
 
     def save(self, instance: str, data: bytes, /) -> None:
@@ -83,6 +88,7 @@ class _Seat(Generic[AnyJudge]):
     asked: float
     saved: float = -math.inf
     changed: bool = False
+    back: bool = False  # made for old steps
 
 
 class Judges(Generic[AnyJudge]):
@@ -108,13 +114,19 @@ class Judges(Generic[AnyJudge]):
         self._clock = clock
         self._seats: dict[str, _Seat[AnyJudge]] = {}
 
-    def of(self, instance: str) -> AnyJudge:
-        """Returns the judge of an instance."""
+    def of(self, instance: str, *, back: bool = False) -> AnyJudge:
+        """Returns the judge of an instance.
+
+        Args:
+            instance: its name.
+            back: for a step that a restarted processor found in its log. Another one may have
+                the instance by now; only a step that is sent here says that it has not.
+        """
         now = self._clock()
         seat = self._seats.get(instance)
-        if seat is None or self._was_away(instance, seat, now):
-            seat = _Seat(self._remembered(instance) or self._make(), now)
-            self._seats[instance] = seat
+        if seat is None or (not back and self._was_away(instance, seat, now)):
+            judge = self._remembered(instance, back=back) or self._make()
+            seat = self._seats[instance] = _Seat(judge, now, back=back)
         seat.asked = now
         return seat.judge
 
@@ -124,8 +136,9 @@ class Judges(Generic[AnyJudge]):
         Its last steps here may be judged after it has left: they follow each other closely and
         must not take it back. Whoever comes back was away for longer than that.
         """
-        if self._memory is None or now - seat.asked < _AWAY_S:
+        if self._memory is None or (now - seat.asked < _AWAY_S and not seat.back):
             return False
+        seat.back = False
         return self._memory.shelf.is_elsewhere(instance)
 
     def __iter__(self) -> Iterator[AnyJudge]:
@@ -162,10 +175,10 @@ class Judges(Generic[AnyJudge]):
         for instance, seat in self._seats.items():
             self._save(instance, seat, math.inf)
 
-    def _remembered(self, instance: str) -> AnyJudge | None:
+    def _remembered(self, instance: str, *, back: bool) -> AnyJudge | None:
         if self._memory is None:
             return None
-        data = self._memory.shelf.load(instance)
+        data = self._memory.shelf.load(instance, back=back)
         if data is None:
             return None
         try:

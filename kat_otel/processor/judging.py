@@ -36,18 +36,25 @@ class Judging:
         self._judges = judges
         self._books = books
 
-    def judge(self, steps: Sequence[AssembledStep]) -> list[Report]:
-        """Returns the reports of one step, or of several of an instance with digests alone."""
+    def judge(self, steps: Sequence[AssembledStep], *, old: bool = False) -> list[Report]:
+        """Returns the reports of one step, or of several of an instance with digests alone.
+
+        Args:
+            steps: of one instance, in their order.
+            old: they were found in the log of a former process.
+        """
         for step in steps:
             if isinstance(step.spans, SpanTable):
                 # Workers may call a collective a kernel: its name tells from here on.
                 step.spans = classify(step.spans)[0]
         parts = [step.spans for step in steps if isinstance(step.spans, DigestSpans)]
-        return self._together(steps, parts) if parts else [self._alone(step) for step in steps]
+        if parts:
+            return self._together(steps, parts, old=old)
+        return [self._alone(step, old=old) for step in steps]
 
-    def _alone(self, step: AssembledStep) -> Report:
+    def _alone(self, step: AssembledStep, *, old: bool) -> Report:
         try:
-            report = self._judges.of(step.instance).judge(step.table)
+            report = self._judges.of(step.instance, back=old).judge(step.table)
         except Exception as error:
             # One step that the judge cannot stomach must not stop the fleet's eyes. It leaves
             # unjudged and says so, and the judge, whose state may be half changed, starts anew.
@@ -58,12 +65,12 @@ class Judging:
         return _completed(report, step)
 
     def _together(
-        self, steps: Sequence[AssembledStep], parts: Sequence[DigestSpans]
+        self, steps: Sequence[AssembledStep], parts: Sequence[DigestSpans], *, old: bool
     ) -> list[Report]:
         """Judges steps together, or, should that fail, one by one: a bad one fails alone."""
         instance = steps[0].instance
         try:
-            reports = self._judges.of(instance).judge_steps(*joined(parts))
+            reports = self._judges.of(instance, back=old).judge_steps(*joined(parts))
             return [_completed(*pair) for pair in zip(reports, steps, strict=True)]
         except Exception:
             first, last = steps[0].step, steps[-1].step
@@ -74,7 +81,7 @@ class Judging:
             )
             self._books.mark("steps not judged together", len(steps))
             self._judges.dismiss(instance)
-        return [self._alone(step) for step in steps]
+        return [self._alone(step, old=old) for step in steps]
 
 
 def _completed(report: Report, step: AssembledStep) -> Report:

@@ -262,7 +262,7 @@ class Pipeline:
         if steps[0].parts:  # could not be put together; such a step comes alone
             return [None]
         reports = self._defects.guard(
-            partial(self._judging.judge, steps),
+            partial(self._judging.judge, steps, old=max(steps[-1].receipts) <= self._recovered),
             "steps failed",
             f"{_name(steps[0])}: its spans leave as they came, unjudged",
         )

@@ -90,7 +90,7 @@ METRICS: Final = (
         "kat_processor_events_total",
         "counter",
         ("event",),
-        "What is no fate of a span: requests refused, of metrics, of logs, retries, late spans.",
+        "What is no fate of a span: requests refused or of metrics and logs, retries, late spans.",
     ),
     MetricInfo(
         "kat_processor_export_given_up_total",

@@ -27,7 +27,7 @@ from kat_otel.processor.receiver import Receiver
 from kat_otel.processor.recent import Recent
 from kat_otel.processor.reload import check_tokens, plan_reload
 from kat_otel.processor.self_traces import SelfTraces
-from kat_otel.processor.state import StateStore
+from kat_otel.processor.state import StateStore, owner_of
 from kat_otel.processor.suspect import Suspect
 from kat_otel.processor.wal import Record, WriteAheadLog
 from kat_otel.processor.wellbeing import Wellbeing
@@ -387,7 +387,8 @@ def _judges(
     folder = config.state.directory or (config.wal.directory and f"{config.wal.directory}/state")
     memory = None
     if folder:
-        shelf = StateStore(Path(folder).expanduser(), mark=books.mark)
+        owner = owner_of(Path(config.wal.directory).expanduser()) if config.wal.directory else None
+        shelf = StateStore(Path(folder).expanduser(), mark=books.mark, owner=owner)
         memory = Memory(
             shelf, snapshot, lambda data: restore(data, settings=settings), config.state.interval
         )

@@ -26,7 +26,7 @@ from kat_otel.errors import ConfigError
 from kat_otel.processor import state_file
 from kat_otel.processor.state_file import Damaged, Kept
 
-__all__ = ["StateStore"]
+__all__ = ["StateStore", "owner_of"]
 
 _LOCK_WAIT_S: Final = 2.0
 _NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
@@ -34,6 +34,22 @@ _CLEAN_EVERY_S: Final = 3600.0
 _DRAFT_AGE_S: Final = 3600.0
 
 logger = logging.getLogger(__name__)
+
+
+def owner_of(directory: Path) -> bytes | None:
+    """Returns 16 bytes that stay with a log's directory, so that a processor knows its own states.
+
+    None if they cannot be kept; every life is another owner then.
+    """
+    path = directory / "owner"
+    try:
+        if not path.exists():
+            path.write_bytes(secrets.token_bytes(16))
+        found = path.read_bytes()
+    except OSError as error:
+        logger.warning("%s: the owner of states cannot be kept: %s", path, error)
+        return None
+    return found if len(found) == 16 else None
 
 
 def _ignore(_: str) -> None:
@@ -48,6 +64,8 @@ class StateStore:
         max_instances: files at most; beyond it the longest unchanged go.
         max_age: seconds after which the state of an instance that nobody judges goes.
         mark: counts what happened, by a short name.
+        owner: 16 bytes by which the processor knows over restarts what is its own; None: another
+            owner each time.
 
     Raises:
         ConfigError: the directory cannot be made or written to.
@@ -60,12 +78,13 @@ class StateStore:
         max_instances: int = 1_000,
         max_age: float = 14 * 86_400.0,
         mark: Callable[[str], None] = _ignore,
+        owner: bytes | None = None,
     ) -> None:
         self._directory = directory
         self._max_instances = max_instances
         self._max_age = max_age
         self._mark = mark
-        self._owner = secrets.token_bytes(16)
+        self._owner = owner or secrets.token_bytes(16)
         # Epoch of the instances that are ours, None of those that were; the latest used last.
         self._epochs: OrderedDict[str, int | None] = OrderedDict()
         self._cleaned = time.monotonic()
@@ -81,14 +100,21 @@ class StateStore:
                 "this user may write to"
             ) from error
 
-    def load(self, instance: str) -> bytes | None:
+    def load(self, instance: str, *, back: bool = False) -> bytes | None:
         """Takes an instance over and returns what was saved last, None if nothing is usable.
 
         A file that is damaged or of another version is renamed to ``*.bad``, with a log line.
+
+        Args:
+            instance: its name.
+            back: it is wanted for steps that a restarted processor found in its log. What another
+                has taken over since stays that one's: it is read, and not written here.
         """
         if self._directory is None:
             return None
         try:
+            if back and self._is_others(instance):
+                return self._borrow(self._directory, instance)
             return self._take_over(self._directory, instance) or None
         except OSError as error:
             self._mark("states unreadable")
@@ -135,13 +161,24 @@ class StateStore:
         """
         if self._directory is None:
             return False
-        if not self.owns(instance):
-            return True
+        return not self.owns(instance) or self._is_others(instance)
+
+    def _is_others(self, instance: str) -> bool:
+        if self._directory is None:
+            return False
         try:
             found = state_file.read_mark(state_file.path_of(self._directory, instance))
         except (Damaged, OSError):
             return False  # what is in memory is better; the next save says what is wrong
         return found is not None and found.owner != self._owner
+
+    def _borrow(self, directory: Path, instance: str) -> bytes | None:
+        try:
+            kept = state_file.read(state_file.path_of(directory, instance), instance)
+        except Damaged:  # whose it is will set it aside
+            return None
+        self._epochs[instance] = None
+        return kept.data or None if kept is not None else None
 
     def _take_over(self, directory: Path, instance: str) -> bytes:
         path = state_file.path_of(directory, instance)

@@ -159,9 +159,13 @@ def test_a_processor_is_added_and_one_killed_while_a_fault_lasts(servers, sinks)
         gone.kat.kill()
         balancer.now_to([stays.kat, third.kat])
         go_on(range(90, 130))
+        servers.until("what was sent since", lambda: not missing(sent[4 * 90 * len(fleet) :]))
+        restored = [p.kat.books().events.get("states restored", 0) for p in (third, stays)]
         gone.sink.up()
         servers.restart(gone.kat)
         servers.until("every span", lambda: not missing(sent), within=60)
+        go_on(range(130, 135))
+        servers.until("the last steps", lambda: not missing(sent))
 
     books = {
         p.kat.name: servers.until("books", lambda p=p: closed(p.kat)) for p in (gone, stays, third)
@@ -169,8 +173,11 @@ def test_a_processor_is_added_and_one_killed_while_a_fault_lasts(servers, sinks)
     for name, book in books.items():
         assert (book.unexplained, book.lost) == (0, 0), f"{name}: {book}"
     assert books[gone.kat.name].total("recovered") > 0, "it died with nothing in its log"
-    restored = [books[p.kat.name].events.get("states restored", 0) for p in (third, stays)]
+    # The histories went with their instances, and the old steps of the one that came back have
+    # taken none away again.
     assert restored[0] >= len(added), restored
     assert sum(restored) >= len(added) + len(left), restored
+    now = [books[p.kat.name].events.get("states restored", 0) for p in (third, stays)]
+    assert now == restored
     for instance in fleet:
         one_incident(instance, [p.sink for p in everybody])

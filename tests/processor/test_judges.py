@@ -19,7 +19,8 @@ class Shelf(dict):
     broken = False
     saves = 0
 
-    def load(self, instance):
+    def load(self, instance, *, back=False):
+        del back
         return self.get(instance)
 
     def is_elsewhere(self, _instance):
@@ -158,3 +159,16 @@ def test_the_last_steps_of_an_instance_that_has_left_do_not_take_it_back(two_pro
     judge(there, clock, 10)
     clock[0] += 60.0
     assert here.of("a").learnt == 21
+
+
+def test_old_steps_of_a_log_take_nothing_from_whoever_judges_the_instance_now(two_processors):
+    here, there, clock = two_processors  # here is one that died, and is back
+    judge(there, clock, 10)
+    here.of("a", back=True).learnt += 1
+    here.judged("a", clock[0], news=True)
+    judge(there, clock, 10)
+    clock[0] += 60.0
+    assert there.of("a").learnt == 20
+    # What is sent here says that the instance is here again, however soon it comes.
+    here.of("a", back=True)
+    assert here.of("a").learnt == 20

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from kat_otel.errors import ConfigError
 from kat_otel.processor import state, state_file
-from kat_otel.processor.state import StateStore
+from kat_otel.processor.state import StateStore, owner_of
 
 
 def files(directory: Path, suffix: str = ".state") -> list[Path]:
@@ -111,6 +111,31 @@ def test_an_instance_that_moves_back_is_owned_again(tmp_path: Path) -> None:
     assert first.owns("a")
     assert not second.owns("a")
     assert StateStore(tmp_path).load("a") == b"first again"
+
+
+def test_old_steps_read_what_another_has_by_now_and_take_nothing(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.mkdir()
+    former = StateStore(tmp_path / "state", owner=owner_of(log))
+    for instance in ("moved", "stayed"):
+        former.load(instance)
+        former.save(instance, b"before the death")
+    other = StateStore(tmp_path / "state")
+    other.load("moved")
+    other.save("moved", b"since then")
+    again = StateStore(tmp_path / "state", owner=owner_of(log))
+    assert again.load("moved", back=True) == b"since then"
+    assert again.load("stayed", back=True) == b"before the death"
+    again.save("moved", b"old steps")
+    again.save("stayed", b"old steps")
+    other.save("moved", b"and on")
+    assert other.owns("moved")
+    assert StateStore(tmp_path / "state").load("stayed") == b"old steps"
+    # What is sent here now says that the instance is here.
+    assert again.is_elsewhere("moved")
+    assert again.load("moved") == b"and on"
+    again.save("moved", b"new steps")
+    assert other.is_elsewhere("moved")
 
 
 def test_other_instances_are_not_touched_by_a_move(tmp_path: Path) -> None:
