@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -51,7 +52,14 @@ _RETRYABLE: Final = frozenset(
     }
 )
 
+_LEAST_PAUSE_S: Final = 0.05
+"""Before a retry, whatever the settings or the endpoint say: a wait of 0 would be a busy loop."""
+
 logger = logging.getLogger(__name__)
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +100,10 @@ class Exporter:
         ledger: where the receipts of what has left are released; None if nobody claims any.
         durable: whether what is not sent by the end stays in a log, rather than being lost.
         telemetry: where attempts are timed.
+        on_failure: called when the sending thread has died.
 
     Attributes:
+        failure: what the sending thread died of; None if it did not. It takes nothing then.
         last_success: when the endpoint last acknowledged a request, monotonic seconds.
     """
 
@@ -105,6 +115,7 @@ class Exporter:
         ledger: Ledger | None = None,
         durable: bool = False,
         telemetry: Telemetry | None = None,
+        on_failure: Callable[[], None] = _nothing,
     ) -> None:
         if config.endpoint is None:
             raise ValueError("an exporter needs an endpoint")
@@ -113,6 +124,8 @@ class Exporter:
         self._ledger = ledger
         self._durable = durable
         self._telemetry = telemetry or Telemetry()
+        self._on_failure = on_failure
+        self.failure: Exception | None = None
         self.last_success: float | None = None
         self._endpoint = config.endpoint
         self._limit = config.queue_size_mib * 2**20
@@ -197,8 +210,23 @@ class Exporter:
         self._channel.close()
 
     def _run(self) -> None:
-        while payloads := self._next():
-            self._send(payloads)
+        payloads: list[Payload] = []
+        try:
+            while payloads := self._next():
+                self._send(payloads)
+        except Exception as error:
+            # Who offers must not wait for ever for a thread that is gone, nor pass unseen.
+            logger.exception("exporting to %s failed", self._endpoint)
+            with self._changed:
+                self.failure = error
+                self._stop_at = time.monotonic()
+                payloads.extend(self._queue)
+                self._queue.clear()
+                self._queued = 0
+                self._changed.notify_all()
+            self._on_failure()
+            for payload in payloads:
+                self._leave([payload], "export failed", repr(error))
 
     def _next(self) -> list[Payload]:
         """Returns the next requests of one signal that fit one message; none at the end."""
@@ -222,7 +250,7 @@ class Exporter:
     def _send(self, payloads: list[Payload]) -> None:
         retry = self._config.retry
         give_up = time.monotonic() + (retry.max_elapsed_time or math.inf)
-        wait = retry.initial_interval
+        wait = max(retry.initial_interval, _LEAST_PAUSE_S)
         while True:
             failure = self._attempt(payloads)
             if failure is None:
@@ -232,7 +260,7 @@ class Exporter:
                 self._send_apart(payloads, failure)
                 return
             self.books.mark("export retries")
-            pause = failure.delay_s if failure.delay_s is not None else wait * _jitter()
+            pause = failure.delay_s or wait * _jitter()  # 0 says no more than nothing
             if not self._pause(pause, give_up):
                 self._leave(payloads, "export gave up", f"{failure.code.name}: {failure.detail}")
                 return
@@ -252,22 +280,23 @@ class Exporter:
         self.books.mark("export requests halved")
         whole = payloads[0]
         created = halves[0][1] + halves[1][1] - whole.spans  # they stand first
-        first = halves[0][1] - created
+        first = max(0, halves[0][1] - created)
         spans = (first, whole.spans - first) if whole.signal == "traces" else (0, 0)
         if self._ledger is not None:  # each half lets go of the batches by itself
             self._ledger.claim(whole.receipts)
         for (data, _), carried in zip(halves, spans, strict=True):
-            self._send([Payload(whole.signal, data, carried, whole.receipts)])
+            self._send([Payload(whole.signal, data, carried, whole.receipts, whole.own)])
 
     def _pause(self, seconds: float, give_up: float) -> bool:
         """Waits before a retry; False if there is no time left for one."""
         with self._changed:
-            until = time.monotonic() + seconds
-            while (now := time.monotonic()) < until:
-                if until > min(give_up, self._stop_at or give_up):
-                    return False
-                self._changed.wait(until - now)
-            return True
+            until = time.monotonic() + max(seconds, _LEAST_PAUSE_S)
+            while until <= min(give_up, self._stop_at or give_up):
+                left = until - time.monotonic()
+                if left <= 0:
+                    return True
+                self._changed.wait(left)
+            return False
 
     def _attempt(self, payloads: list[Payload]) -> _Failure | None:
         signal = payloads[0].signal
@@ -290,7 +319,7 @@ class Exporter:
         rejected = int(getattr(partial, _METHODS[signal][2]))
         if rejected or partial.error_message:
             self._log("partial", f"rejected {rejected} of {signal}: {partial.error_message}")
-        rejected = min(rejected, spans)
+        rejected = min(max(rejected, 0), spans)
         self.books.count("forwarded", spans - rejected)
         self.books.count("dropped", rejected, "rejected by endpoint")
         return None

@@ -360,6 +360,33 @@ def test_a_failing_callback_is_not_passed_over(fleet, connect, judge_class):
     processor.stop()
 
 
+def test_an_exporting_thread_that_dies_ends_the_processor(fleet, backend, connect, judge_class):
+    import urllib.error
+    import urllib.request
+
+    from kat_otel.config import HealthConfig
+    from kat_otel.processor.server import ProcessorFailedError
+
+    def fails(*_, **__):
+        raise TypeError("no request of any kind")
+
+    health = HealthConfig(endpoint="127.0.0.1:0")
+    processor = Processor(config(backend.port, health=health), judge=judge_class)
+    processor._exporter._calls["traces"] = fails
+    processor.start()
+    send(connect(processor.port), *fleet.step(0))
+    with pytest.raises(ProcessorFailedError, match=r"exporting failed: .*of any kind"):
+        processor.wait(20)
+    with pytest.raises(urllib.error.HTTPError, match="503") as unhealthy:
+        urllib.request.urlopen(f"http://127.0.0.1:{processor.port_of('health')}/healthz")
+    unhealthy.value.close()
+    with pytest.raises(grpc.RpcError) as caught:
+        send(connect(processor.port), fleet.rank(0, 1))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    processor.stop()
+    assert processor.books.balance().pending == 0
+
+
 def test_tls_on_both_sides(fleet, backend, connect, judge_class, tmp_path):
     pki = Pki(tmp_path)
     receiver = ReceiverConfig(endpoint="127.0.0.1:0", tls=pki.tls())
