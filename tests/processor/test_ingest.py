@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kat_otel.config import ReceiverConfig
-from kat_otel.errors import LogFailedError, LogFullError
+from kat_otel.errors import LogFailedError, LogFullError, LogTooSmallError
 from kat_otel.otlp import encode_traces
 from kat_otel.processor.ingest import Ingest
 from kat_otel.processor.intake import Intake
@@ -145,6 +145,13 @@ def test_a_log_that_takes_nothing_means_later(ingest, intake, log, books, spans,
     assert books.total("acknowledged") == 0
     log.error = None
     assert ingest.submit("traces", spans, "worker").outcome == "taken"
+
+
+def test_a_request_that_the_log_can_never_hold_is_refused_for_good(ingest, intake, log, spans):
+    log.error = LogTooSmallError("raise wal.max_size_mib")
+    answer = ingest.submit("traces", spans, "peer")
+    assert (answer.outcome, answer.message) == ("invalid", "raise wal.max_size_mib")
+    assert has_all_its_room(intake)
 
 
 def test_a_full_queue_means_later_and_touches_no_log(ingest, intake, log, books, spans):
