@@ -294,6 +294,7 @@ class Pipeline:
         """
         self._books.mark("steps in part after a restart")
         # Whole: how the rest left is not known, and an incident may cite what is here.
+        step.record.forwarded_whole = True
         late = LateSpans(step.instance, step.table, forwarded_whole=True)
         self._send_late(late, step.receipts)
         self._ledger.release(step.receipts)
