@@ -178,4 +178,4 @@ class Judges(Generic[AnyJudge]):
         except OSError as error:
             # Judging goes on: what is lost is the memory of a restart that may never come.
             self._books.mark("states not written")
-            logger.warning("instance %s: history could not be written (%s)", instance, error)
+            logger.warning("instance %s: history could not be written (%s)", instance[:80], error)
