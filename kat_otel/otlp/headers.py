@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import defaultdict
 from dataclasses import dataclass
@@ -70,21 +71,22 @@ class Headers:
         met: dict[tuple[int, bytes], tuple[Resource, str]] = {}
         resources: list[Resource] = []
         problems: dict[int, str] = {}
-        room = _UNFOLDED + 4 * len(data)
+        # No limit where the attributes have none: what a log holds was within it once.
+        room = math.inf if max_attribute_bytes is None else _UNFOLDED + 4 * len(data)
         bare = set(range(found.resource_count)).difference(of_scope)
         for scope, resource in enumerate([*of_scope, *bare]):
             own = owned[scope] if scope < len(of_scope) else b""
             known = met.get((resource, own))
             if known is None:
                 header = owned[~resource]
+                room -= len(header) + len(own)  # known or not: the answer depends on nothing else
+                if room < 0:
+                    raise DecodeError(
+                        f"request of {len(data):,} bytes: its resources, said anew for each of "
+                        "their scopes, are too large"
+                    )
                 known = self._known.get((header, own, max_attribute_bytes))
                 if known is None:
-                    room -= len(header) + len(own)
-                    if room < 0:
-                        raise DecodeError(
-                            f"request of {len(data):,} bytes: its resources, said anew for each "
-                            "of their scopes, are too large"
-                        )
                     known = self._read(header, own, max_attribute_bytes)
                 met[resource, own] = known
             resources.append(known[0])
