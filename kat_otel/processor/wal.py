@@ -252,8 +252,8 @@ class WriteAheadLog:
                 self._join(entry)
             try:
                 self._wait(entry)
-            except (LogFullError, LogFailedError) as error:
+            except (LogFullError, LogFailedError, MemoryError) as error:
                 if self._rarely.unsaid("settling") is not None:
-                    logger.warning("settled records stay in the log for now: %s", error)
+                    logger.warning("settled records stay in the log for now: %r", error)
                 if self._closed:  # they are worked off once more at the next start
                     return

@@ -380,6 +380,20 @@ def test_reading_goes_on_while_the_log_is_opened_again(open_log) -> None:
     assert [r.id for r in log.pending()] == ids
 
 
+def test_settling_outlives_a_moment_without_memory(open_log, quick, monkeypatch, caplog) -> None:
+    log = open_log()
+    kept = log.append("traces", b"x", 0)
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LogStore, "write", no_memory)
+        log.settle([kept])
+        wait_for(lambda: "settled records stay in the log for now" in caplog.text)
+    wait_for(lambda: log.size_bytes == 0)
+
+
 def test_what_is_on_disk_though_its_write_failed_is_not_there_twice(open_log, monkeypatch) -> None:
     """The page that points to it was written, and then the disk said no."""
     log = open_log()
