@@ -50,6 +50,8 @@ __all__ = [
 ]
 
 _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_HEADER_KEY = re.compile(r"[a-z0-9_.-]+")
+_HEADER_VALUE = re.compile(r"[ -~]*")
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+")
 
 
@@ -369,6 +371,22 @@ class ExporterConfig(_Section):
     """Requests that may wait for the endpoint; when it is full, judging waits, then senders."""
     retry: RetryConfig = RetryConfig()
     """Retry of failed exports."""
+
+    @field_validator("headers")
+    @classmethod
+    def _can_be_sent(cls, headers: dict[str, str]) -> dict[str, str]:
+        # gRPC refuses others on our side of the wire, and every request with them, for good.
+        sent: dict[str, str] = {}
+        for key, value in headers.items():
+            name, said = key.lower(), value.strip()  # a secret's file ends with a line feed
+            if not _HEADER_KEY.fullmatch(name):
+                raise ValueError(f"{key!r} is no header: it takes letters, digits, '_', '.', '-'")
+            if name.endswith("-bin"):
+                raise ValueError(f"{key!r}: gRPC's binary headers are not supported")
+            if not _HEADER_VALUE.fullmatch(said):
+                raise ValueError(f"the value of {key!r} has other characters than printable ASCII")
+            sent[name] = said
+        return sent
 
 
 class LogsConfig(_Section):

@@ -12,6 +12,7 @@ __all__ = [
     "KatError",
     "LogFailedError",
     "LogFullError",
+    "LogTooSmallError",
     "MissingDependencyError",
     "TraceFileError",
 ]
@@ -50,6 +51,10 @@ class ConfigError(KatError):
 
 class LogFullError(KatError):
     """The write-ahead log has no room, by its bound or the disk's; what is sent again may fit."""
+
+
+class LogTooSmallError(KatError):
+    """A request is larger than the write-ahead log may ever be; sent again it still is."""
 
 
 class LogFailedError(KatError):

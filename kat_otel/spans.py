@@ -105,15 +105,17 @@ class StringTable:
     joined without another look at a text.
 
     Attributes:
+        size_bytes: bytes of all texts, at most.
         companion: what the wire decoder keeps beside the texts to find them by their bytes; of
             no meaning to anybody else.
     """
 
-    __slots__ = ("_index", "_texts", "companion")
+    __slots__ = ("_index", "_texts", "companion", "size_bytes")
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self._texts: list[str] = [""]
         self._index: dict[str, int] = {"": 0}
+        self.size_bytes = 0
         self.companion: object = None
         for text in texts:
             self.add(text)
@@ -126,6 +128,7 @@ class StringTable:
                 index = self._index.get(text)
                 if index is None:
                     index = len(self._texts)
+                    self.size_bytes += len(text) if text.isascii() else 4 * len(text)
                     self._texts.append(text)  # first: an index that is found has its text
                     self._index[text] = index
         return index

@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,11 +89,6 @@ class Interner:
                 if not isinstance(found, Interner):
                     found = strings.companion = Interner(strings)
         return found
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of all texts."""
-        return self._bytes
 
     def add(self, names: Iterable[bytes], kernels: Iterable[bytes]) -> None:
         """Enters new texts.
@@ -193,6 +188,5 @@ class SharedStrings:
         return strings
 
     def _full(self, strings: StringTable) -> bool:
-        found: Any = strings.companion
-        size = found.size_bytes if isinstance(found, Interner) else 0
-        return len(strings) > self._max_strings or size > self._max_bytes
+        # What the protobuf library read has no place in the walker's tables, but in the memory.
+        return len(strings) > self._max_strings or strings.size_bytes > self._max_bytes

@@ -8,6 +8,7 @@ can say and :class:`SpanTable` has no column for is kept as protobuf bytes besid
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +35,16 @@ from kat_otel.spans import (
     StringTable,
 )
 
-__all__ = ["Rows", "parse", "problem_of", "reject", "resource_of", "table_of"]
+__all__ = [
+    "Rows",
+    "header_problem_of",
+    "parse",
+    "problem_of",
+    "refuse_header",
+    "reject",
+    "resource_of",
+    "table_of",
+]
 
 
 def parse(data: bytes) -> ExportTraceServiceRequest:
@@ -61,8 +71,18 @@ def table_of(
 ) -> SpanTable:
     """Returns the spans of a message, in its order; see :func:`~kat_otel.otlp.decode_traces`."""
     builder = SpanTableBuilder(strings)
+    refused: set[tuple[int, int]] = set()
     for at, resource_spans in enumerate(request.resource_spans):
         for scope_at, scope_spans in enumerate(resource_spans.scope_spans):
+            problem = header_problem_of(resource_spans, scope_spans, max_attribute_bytes)
+            if problem:
+                refuse_header(at, problem, len(scope_spans.spans), rejected)
+                refused.add((at, scope_at))
+    for at, resource_spans in enumerate(request.resource_spans):
+        for scope_at, scope_spans in enumerate(resource_spans.scope_spans):
+            if (at, scope_at) in refused:
+                builder.add_resource(Resource())
+                continue
             index = builder.add_resource(resource_of(resource_spans, scope_spans))
             place = f"resource_spans[{at}].scope_spans[{scope_at}]"
             rows = Rows(builder.strings)
@@ -86,6 +106,19 @@ def reject(place: str, span: Span, problem: str, rejected: Rejected | None) -> N
     if rejected is None:
         raise DecodeError(reason)
     rejected.add(reason)
+
+
+def refuse_header(resource: int, problem: str, spans: int, rejected: Rejected | None) -> None:
+    """Counts the spans of a resource or scope that cannot be taken.
+
+    Raises:
+        DecodeError: nobody counts, and there are spans.
+    """
+    reason = f"resource_spans[{resource}]: {problem}"
+    for _ in range(spans):
+        if rejected is None:
+            raise DecodeError(reason)
+        rejected.add(reason)
 
 
 @dataclass(slots=True)
@@ -210,11 +243,37 @@ def problem_of(span: Span, max_attribute_bytes: int | None = None) -> str:
     return ""
 
 
+def header_problem_of(
+    resource_spans: ResourceSpans, scope_spans: ScopeSpans, max_attribute_bytes: int | None
+) -> str:
+    """Returns why the spans of a resource and scope cannot be taken, or ``""``."""
+    resource, scope, most = resource_spans.resource, scope_spans.scope, max_attribute_bytes
+    if most is None:
+        return ""
+    texts = {
+        "schema_url": max(resource_spans.schema_url, scope_spans.schema_url, key=len),
+        "scope's name": scope.name,
+        "scope's version": scope.version,
+    }
+    for what, text in texts.items():
+        if len(text) > most // 4 and (size := len(text.encode())) > most:
+            return f"{what} of {size:,} bytes, at most {most:,} are taken"
+    if (size := max((ref.ByteSize() for ref in resource.entity_refs), default=0)) > most:
+        return f"entity of {size:,} bytes, at most {most:,} are taken"
+    if resource.ByteSize() + scope.ByteSize() <= most:
+        return ""
+    return _too_long_in([*resource.attributes, *scope.attributes], most)
+
+
 def _too_long(span: Span, most: int) -> str:
     if (size := len(span.name.encode())) > most:
         return f"name of {size:,} bytes, at most {most:,} are taken"
     holders = [span, *span.events, *span.links]
-    for pair in (pair for holder in holders for pair in holder.attributes):
+    return _too_long_in((pair for holder in holders for pair in holder.attributes), most)
+
+
+def _too_long_in(pairs: Iterable[KeyValue], most: int) -> str:
+    for pair in pairs:
         value = pair.value
         which = value.WhichOneof("value")
         if which == "string_value":

@@ -16,6 +16,7 @@ from kat_otel.otlp.headers import Headers, Scopes
 from kat_otel.otlp.intern import Interner
 from kat_otel.otlp.layout import INT_COLUMNS, Block
 from kat_otel.otlp.memory import address_of
+from kat_otel.otlp.reference import refuse_header
 from kat_otel.otlp.rejected import Rejected
 from kat_otel.otlp.scan import GROUP, PIECE, scan
 from kat_otel.otlp.slow import mend
@@ -48,15 +49,31 @@ def decode(
     """
     raw = np.frombuffer(data, np.uint8) if raw is None else raw
     found = _scan(raw)
-    resources = _headers.resources(data, found)
+    resources, problems = _headers.resources(data, found, max_attribute_bytes)
+    refused = _refused(found, problems, rejected) if problems else None
     most = _NO_LIMIT if max_attribute_bytes is None else max_attribute_bytes
     walked = _walk(data, raw, found, Interner.of(strings), most)
     attributes = _attributes(data, address_of(raw), walked.extras)
     columns = walked.block.columns
     table = SpanTable(strings, resources, attributes=attributes, **columns)
     if len(walked.slow):
-        table = mend(data, found, walked.slow, table, rejected, max_attribute_bytes)
+        table = mend(data, found, walked.slow, table, rejected, max_attribute_bytes, refused)
+    elif refused is not None:
+        table = table.take(~refused)
     return table
+
+
+def _refused(
+    found: Scopes, problems: dict[int, str], rejected: Rejected | None
+) -> NDArray[np.bool_]:
+    """Counts the spans of the scopes with a problem, and returns which they are."""
+    refused = np.zeros(len(found.spans), np.bool_)
+    for scope, problem in problems.items():
+        if scope < len(found.scopes) - 1:
+            begin, end = int(found.scopes[scope, 0]), int(found.scopes[scope + 1, 0])
+            refuse_header(int(found.scopes[scope, 1]), problem, end - begin, rejected)
+            refused[begin:end] = True
+    return refused
 
 
 def _scan(raw: NDArray[np.uint8]) -> Scopes:

@@ -27,8 +27,12 @@ def mend(
     table: SpanTable,
     rejected: Rejected | None,
     max_attribute_bytes: int | None,
+    refused: NDArray[np.bool_] | None = None,
 ) -> SpanTable:
     """Returns the table with its slow rows filled, those that cannot be taken left out.
+
+    Args:
+        refused: rows that are left out in any case, and counted already.
 
     Raises:
         DecodeError: a span is malformed, or is bad and nobody counts.
@@ -46,6 +50,9 @@ def mend(
         for row, span in zip(
             part.tolist(), message.resource_spans[0].scope_spans[0].spans, strict=True
         ):
+            if refused is not None and refused[row]:
+                dropped.append(row)
+                continue
             problem = problem_of(span, max_attribute_bytes)
             if problem:
                 reject(_place(found, row), span, problem, rejected)
@@ -59,9 +66,9 @@ def mend(
             attributes[kept[at]] = values
     if attributes:
         table = replace(table, attributes={**table.attributes, **attributes})
-    if not dropped:
+    if not dropped and refused is None:
         return table
-    keep = np.ones(len(table), np.bool_)
+    keep = np.ones(len(table), np.bool_) if refused is None else ~refused
     keep[dropped] = False
     return table.take(keep)
 

@@ -17,12 +17,14 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kat_otel.config import AssemblerConfig
 from kat_otel.otlp import link_parents
 from kat_otel.processor.assembled import Arrivals, AssembledStep, Ending, LateSpans, StepRecord
 from kat_otel.processor.defects import Defects
 from kat_otel.processor.digest_spans import DigestSpan, digests_in
+from kat_otel.processor.ids import merge_ids
 from kat_otel.processor.merge import merge_resources
 from kat_otel.processor.pending import Ids, Pending
 from kat_otel.processor.split import StepKey, split_by_step
@@ -40,11 +42,28 @@ _MAX_LOOSE = 1 << 19
 """Spans that came last and are kept in the batches they came in: most are judged soon, and need
 not be copied. What waits for longer is folded into less memory."""
 
+_MAX_OF_RECORD = 1_000_000
+"""Ids up to which late spans are added to a step's; those of later ones are not remembered."""
+
+_COST_OF_RANK = 16
+"""What a rank of a record takes beside its ids, in ids."""
+
+_FAR = 10_000
+"""Steps. What is further back than this is not late: the number that went before was wrong."""
+
 _NO_IDS: Ids = np.empty(0, np.uint64)
 
 
 def _count(record: StepRecord) -> int:
-    return sum(map(len, record.ids.values()))
+    return sum(map(len, record.ids.values())) + _COST_OF_RANK * len(record.ids)
+
+
+def _among(ids: Ids, seen: Ids) -> NDArray[np.bool_]:
+    """Returns which ids are among those of a sorted list."""
+    if len(seen) == 0:
+        return np.zeros(len(ids), np.bool_)
+    at = np.minimum(np.searchsorted(seen, ids), len(seen) - 1)
+    return seen[at] == ids
 
 
 @dataclass(slots=True)
@@ -53,6 +72,19 @@ class _Run:
 
     order: int
     judged: int = UNKNOWN
+
+    def has_passed(self, number: int) -> bool:
+        """Whether the turn of a step of this number has passed."""
+        return 0 <= number <= self.judged < number + _FAR
+
+    def note(self, number: int) -> None:
+        """Notes that a step was judged.
+
+        One span with an absurd number must not make every step after it late, so that there is a
+        way back.
+        """
+        if number >= 0 and not self.has_passed(number):
+            self.judged = number
 
 
 @dataclass(slots=True)
@@ -76,6 +108,7 @@ class _Instance:
             run = self.runs[key.trace_hi] = _Run(self.runs_seen)
             if len(self.runs) > _RUNS_REMEMBERED:
                 self.runs.popitem(last=False)
+        self.runs.move_to_end(key.trace_hi)
         return run
 
     def put(self, pending: Pending, count: int) -> None:
@@ -189,7 +222,7 @@ class Assembler:
     def _begin(self, instance: _Instance, key: StepKey, number: int, now: float) -> Pending | None:
         """Returns a step that nothing came of before; None if its turn has passed."""
         run = instance.run(key)
-        if 0 <= number <= run.judged:
+        if run.has_passed(number):
             return None
         return Pending(key, now, run.order, number=number)
 
@@ -214,12 +247,11 @@ class Assembler:
         pending = instance.pending.get(key)
         if record is not None:
             seen = record.ids.get(rank, _NO_IDS)
-            new = ~np.isin(spans.span_id, seen)
+            new = ~_among(spans.span_id, seen)
             arrivals.repeated += int(np.count_nonzero(~new))
             if np.any(new):
                 late = spans.take(new)
-                record.ids[rank] = np.union1d(seen, late.span_id)
-                self._remembered += len(record.ids[rank]) - len(seen)
+                self._add_late(record, rank, late.span_id)
                 arrivals.late.append(LateSpans(key.instance, late, record.forwarded_whole))
             return True
         new = pending is None
@@ -360,6 +392,17 @@ class Assembler:
         """
         self._remembered += _count(record)
         self._order.append(key)
+        self._trim()
+
+    def _add_late(self, record: StepRecord, rank: int, ids: Ids) -> None:
+        before = _count(record)
+        if before + len(ids) + _COST_OF_RANK > _MAX_OF_RECORD:
+            return
+        record.ids[rank] = merge_ids(record.ids.get(rank, _NO_IDS), np.sort(ids))[0]
+        self._remembered += _count(record) - before
+        self._trim()
+
+    def _trim(self) -> None:
         while self._remembered > _MAX_REMEMBERED and len(self._order) > 1:
             oldest = self._order.popleft()
             instance = self._instances.get(oldest.instance)
@@ -380,7 +423,7 @@ class Assembler:
         self._spans -= pending.spans
         self._size -= pending.size
         run = instance.run(pending.key)
-        run.judged = max(run.judged, pending.number)
+        run.note(pending.number)
         self._schedule(instance, pending.key.instance)
         record = StepRecord(pending.ids())
         instance.records[pending.key] = record

@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -57,7 +58,14 @@ _RETRYABLE: Final = frozenset(
     }
 )
 
+_LEAST_PAUSE_S: Final = 0.05
+"""Before a retry, whatever the settings or the endpoint say: a wait of 0 would be a busy loop."""
+
 logger = logging.getLogger(__name__)
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +111,10 @@ class Exporter:
         ledger: where the receipts of what has left are released; None if nobody claims any.
         durable: whether what is not sent by the end stays in a log, rather than being lost.
         telemetry: where attempts are timed.
+        on_failure: called when the sending thread has died.
 
     Attributes:
+        failure: what the sending thread died of; None if it did not. It takes nothing then.
         last_success: when the endpoint last acknowledged a request, monotonic seconds.
     """
 
@@ -116,6 +126,7 @@ class Exporter:
         ledger: Ledger | None = None,
         durable: bool = False,
         telemetry: Telemetry | None = None,
+        on_failure: Callable[[], None] = _nothing,
     ) -> None:
         if config.endpoint is None:
             raise ValueError("an exporter needs an endpoint")
@@ -124,6 +135,8 @@ class Exporter:
         self._ledger = ledger
         self._durable = durable
         self._telemetry = telemetry or Telemetry()
+        self._on_failure = on_failure
+        self.failure: Exception | None = None
         self.last_success: float | None = None
         self._endpoint = config.endpoint
         self._limit = config.queue_size_mib * 2**20
@@ -213,14 +226,32 @@ class Exporter:
         self._channel.close()
 
     def _run(self) -> None:
-        while payloads := self._next():
-            try:
-                self._send(payloads)
-            except Exception:
-                # A defect. Its batches stay claimed, so the log keeps them for the next start;
-                # what is behind it must not wait for ever.
-                self.books.mark("requests stuck", len(payloads))
-                logger.exception("export to %s: sending failed", self._endpoint)
+        payloads: list[Payload] = []
+        try:
+            while payloads := self._next():
+                self._send_guarded(payloads)
+        except Exception as error:
+            # Who offers must not wait for ever for a thread that is gone, nor pass unseen.
+            logger.exception("exporting to %s failed", self._endpoint)
+            with self._changed:
+                self.failure = error
+                self._stop_at = time.monotonic()
+                payloads.extend(self._queue)
+                self._queue.clear()
+                self._queued = 0
+                self._changed.notify_all()
+            self._on_failure()
+            for payload in payloads:
+                self._leave([payload], "export failed", repr(error))
+
+    def _send_guarded(self, payloads: list[Payload]) -> None:
+        try:
+            self._send(payloads)
+        except Exception:
+            # A defect. Its batches stay claimed, so the log keeps them for the next start;
+            # what is behind it must not wait for ever.
+            self.books.mark("requests stuck", len(payloads))
+            logger.exception("export to %s: sending failed", self._endpoint)
 
     def _next(self) -> list[Payload]:
         """Returns the next requests of one signal that fit one message; none at the end."""
@@ -244,7 +275,7 @@ class Exporter:
     def _send(self, payloads: list[Payload]) -> None:
         retry = self._config.retry
         give_up = time.monotonic() + (retry.max_elapsed_time or math.inf)
-        wait = retry.initial_interval
+        wait = max(retry.initial_interval, _LEAST_PAUSE_S)
         while True:
             failure = self._attempt(payloads)
             if failure is None:
@@ -253,7 +284,8 @@ class Exporter:
             if not failure.retryable:
                 self._send_apart(payloads, failure)
                 return
-            if not self._pause(failure.delay_s or wait * _jitter(), give_up):
+            pause = failure.delay_s or wait * _jitter()  # 0 says no more than nothing
+            if not self._pause(pause, give_up):
                 self._leave(payloads, "export gave up", f"{failure.code.name}: {failure.detail}")
                 return
             self.books.mark("export retries")
@@ -282,7 +314,7 @@ class Exporter:
     def _pause(self, seconds: float, give_up: float) -> bool:
         """Waits before a retry; False if there is no time left for one."""
         with self._changed:
-            until = time.monotonic() + seconds
+            until = time.monotonic() + max(seconds, _LEAST_PAUSE_S)
             while until <= min(give_up, self._stop_at or give_up):
                 left = until - time.monotonic()
                 if left <= 0:
@@ -307,8 +339,8 @@ class Exporter:
         rejected = int(getattr(partial, _METHODS[signal][2]))
         if rejected or partial.error_message:
             self._log("partial", f"rejected {rejected} of {signal}: {partial.error_message}")
-            self.books.reject(signal, rejected)
-        rejected = min(rejected, spans)
+            self.books.reject(signal, max(rejected, 0))
+        rejected = min(max(rejected, 0), spans)
         self.books.count("forwarded", spans - rejected)
         self.books.count("dropped", rejected, "rejected by endpoint")
         return None

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Final, cast
 
 import uvicorn
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -325,6 +326,8 @@ def _guarded(app: ASGIApp, name: str, max_body: int) -> ASGIApp:
                 await app(scope, receive, watched)
         except asyncio.CancelledError:
             return  # cut off at the end, as said in the log
+        except ClientDisconnect:
+            return  # nobody is left to tell
         except Exception:
             logger.exception("%s: a request failed", name)
             if not started:

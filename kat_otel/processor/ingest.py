@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from kat_otel.config import ReceiverConfig
-from kat_otel.errors import DecodeError, LogFailedError, LogFullError
+from kat_otel.errors import DecodeError, LogFailedError, LogFullError, LogTooSmallError
 from kat_otel.otlp import Rejected, decode_traces
 from kat_otel.otlp.intern import SharedStrings
 from kat_otel.processor.exporter import Signal
@@ -58,6 +58,7 @@ class Log(Protocol):
             received_ns: Unix ns.
 
         Raises:
+            LogTooSmallError: there will never be room.
             LogFullError: there is no room now.
             LogFailedError: it could not be written.
         """
@@ -195,7 +196,7 @@ class Ingest:
                     self._books.count("acknowledged", len(table))
                 self._intake.accept(_batch(table, received, receipt, signal, data))
                 accepted = True
-        except DecodeError as error:
+        except (DecodeError, LogTooSmallError) as error:
             return self.invalid(str(error), peer)
         except MemoryError:
             return self.refuse("out of memory, send again later")

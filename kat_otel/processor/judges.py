@@ -200,4 +200,4 @@ class Judges(Generic[AnyJudge]):
         except Exception as error:  # noqa: BLE001 - the disk's, or a state that cannot be told
             # Judging goes on: what is lost is the memory of a restart that may never come.
             self._books.mark("states not written")
-            logger.warning("instance %s: history could not be written (%r)", instance, error)
+            logger.warning("instance %s: history could not be written (%r)", instance[:80], error)

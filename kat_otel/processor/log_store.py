@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import threading
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +77,12 @@ class LogStore:
         self._directory = directory
         self._file = directory / "data.mdb"
         self._max_bytes = max_bytes
+        self._usable = False
+        # Of the records that a write did not take, the first: no write has succeeded since.
+        self._refused_from: int | None = None
+        # Held by who reads, and by the writer while it opens the file anew: what is read must not
+        # be unmapped meanwhile.
+        self._reading = threading.Lock()
         self._open()
 
     def _open(self) -> None:
@@ -95,6 +102,7 @@ class LogStore:
             self._records = self._environment.open_db(b"records")
             self._measure()
             _sync_directory(self._directory)  # LMDB syncs the file, not that it exists
+            self._usable = True
         except (lmdb.Error, OSError) as error:
             raise ConfigError(
                 f"wal.directory: {self._file} cannot be opened as a log: {error} — check its owner "
@@ -154,11 +162,32 @@ class LogStore:
     def _try(self, records: Sequence[Record], settled: Iterable[int], last_id: int) -> None:
         with self._told(sum(footprint(len(record.data)) for record in records)):
             try:
-                self._commit(records, settled, last_id)
-            except lmdb.PanicError:  # the page that points to the state could not be written
-                self._environment.close()
+                if not self._usable:
+                    self._reopen()
+                try:
+                    self._commit(records, settled, last_id)
+                except lmdb.PanicError:  # the page that points to the state could not be written
+                    self._reopen()
+                    self._commit(records, settled, last_id)
+            except (lmdb.Error, LogFailedError):
+                if records and self._refused_from is None:
+                    self._refused_from = records[0].id
+                raise
+        self._refused_from = None
+
+    def _reopen(self) -> None:
+        """Opens the file anew; if that fails, the next write tries again.
+
+        Raises:
+            LogFailedError: it cannot be opened now.
+        """
+        with self._reading:
+            self._usable = False
+            self._environment.close()
+            try:
                 self._open()
-                self._commit(records, settled, last_id)
+            except (ConfigError, OSError) as error:
+                raise LogFailedError(f"{self._file}: cannot be opened again: {error}") from error
 
     @contextmanager
     def _told(self, size: int) -> Generator[None]:
@@ -183,6 +212,13 @@ class LogStore:
     def _commit(self, records: Sequence[Record], settled: Iterable[int], last_id: int) -> None:
         with self._environment.begin(self._records, write=True) as transaction:
             cursor = transaction.cursor()
+            if self._refused_from is not None:
+                # A write may fail although the disk has all of it: who sent it was told to send
+                # again, and nobody would ever settle it.
+                found = cursor.set_range(_KEY.pack(self._refused_from, 0))
+                while found:
+                    cursor.delete()
+                    found = bool(cursor.key())
             for settled_id in settled:
                 prefix = _KEY.pack(settled_id, 0)[:8]
                 found = cursor.set_range(prefix)
@@ -226,7 +262,10 @@ class LogStore:
             LogFailedError: the file is damaged.
         """
         try:
-            with self._environment.begin(self._records, buffers=True) as transaction:
+            with (
+                self._reading,
+                self._environment.begin(self._records, buffers=True) as transaction,
+            ):
                 cursor = transaction.cursor()
                 if not cursor.set_range(_KEY.pack(after + 1, 0)):
                     return None

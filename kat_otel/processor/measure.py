@@ -7,9 +7,10 @@ fleet's size. A kernel's name is never one.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -25,6 +26,9 @@ __all__ = ["Measurements", "arrival_lateness"]
 
 _STEP_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SKEW_BOUNDS = (1e-6, 1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, 1.0)
+
+_MOST_SERIES: Final = 50_000
+"""Of a metric: ranks and instances say who they are, and may say anything."""
 
 
 def arrival_lateness(table: SpanTable) -> dict[int, int]:
@@ -92,8 +96,10 @@ class Measurements:
     def __init__(self, start_ns: int) -> None:
         self._start_ns = start_ns
         self._steps: dict[Labels, _Distribution] = {}
-        self._skew: dict[Labels, _Distribution] = {}
-        self._incidents: dict[Labels, int] = {}
+        # The series that grew last stands last.
+        self._skew: OrderedDict[Labels, _Distribution] = OrderedDict()
+        self._incidents: OrderedDict[Labels, int] = OrderedDict()
+        self._forgotten = 0
         self._impact: dict[str, Mapping[Labels, float]] = {}
 
     def step(self, instance: str, duration_ns: int, lateness: Mapping[int, int]) -> None:
@@ -103,6 +109,7 @@ class Measurements:
         for rank, late_ns in lateness.items():
             labels = ((semconv.INSTANCE_ID, instance), (semconv.RANK, rank))
             self._skew.setdefault(labels, _Distribution(_SKEW_BOUNDS)).add(late_ns / 1e9)
+            self._bound(self._skew, labels)
 
     def incident(self, instance: str, incident: Incident, *, new: bool) -> None:
         """Counts an incident once, and keeps its impact until it is resolved."""
@@ -110,11 +117,18 @@ class Measurements:
         if new:
             for labels in points:
                 self._incidents[labels] = self._incidents.get(labels, 0) + 1
+                self._bound(self._incidents, labels)
         self._impact.pop(incident.id, None)
         if incident.status != "resolved":
             self._impact[incident.id] = dict.fromkeys(points, incident.impact_ns / 1e9)
         while len(self._impact) > 10_000:  # incidents of instances that went silent
             self._impact.pop(next(iter(self._impact)))
+
+    def _bound(self, series: OrderedDict[Labels, Any], grown: Labels) -> None:
+        series.move_to_end(grown)
+        if len(series) > _MOST_SERIES:
+            series.popitem(last=False)
+            self._forgotten += 1
 
     def forget(self, instance: str) -> None:
         """Drops the series of an instance that is gone."""
@@ -125,6 +139,9 @@ class Measurements:
 
     def encode(self, books: Books, now_ns: int) -> bytes:
         """Returns the bytes of an ExportMetricsServiceRequest."""
+        if self._forgotten:
+            books.mark("metric series forgotten", self._forgotten)
+            self._forgotten = 0
         impact: dict[Labels, float] = {}
         for points in self._impact.values():
             for labels, seconds in points.items():

@@ -125,6 +125,8 @@ class Receiver(grpc.GenericRpcHandler):
             data = self._unpacked(self._arrivals.first(requests, context))
         except (DecodeError, TooLargeError) as error:
             answer = self._ingest.invalid(str(error), str(context.peer()))
+        except MemoryError:
+            answer = self._ingest.refuse("out of memory, send again later")
         else:
             answer = self._ingest.submit(signal, data, str(context.peer()))
         if answer.outcome == "invalid":

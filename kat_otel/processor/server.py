@@ -44,7 +44,10 @@ logger = logging.getLogger(__name__)
 
 
 class ProcessorFailedError(KatError):
-    """The judging thread died; its exception is the cause. What it held was not forwarded."""
+    """The judging or exporting thread died; its exception is the cause.
+
+    What it held was not forwarded.
+    """
 
 
 class Processor:
@@ -81,6 +84,7 @@ class Processor:
                 ledger=ledger,
                 durable=self._log is not None,
                 telemetry=self.telemetry,
+                on_failure=self._intake.close,  # what nobody sends must not be acknowledged
             )
             if config.exporter.endpoint
             else None
@@ -172,7 +176,8 @@ class Processor:
             self._http.start()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits for the judging thread to end by itself, which is a failure.
+        """Waits for the judging thread to end by itself, which is a failure: its own or that of
+        the exporting thread.
 
         Returns:
             False if ``timeout`` seconds passed and all is well.
@@ -183,6 +188,8 @@ class Processor:
         ended = self._ended.wait(timeout)
         if self._failure is not None:
             raise ProcessorFailedError(f"judging failed: {self._failure!r}") from self._failure
+        if self._exporter and (failure := self._exporter.failure) is not None and ended:
+            raise ProcessorFailedError(f"exporting failed: {failure!r}") from failure
         return ended
 
     def stop(self, timeout: float | None = None) -> None:

@@ -193,9 +193,10 @@ class StateStore:
             epoch = max(time.time_ns(), epoch + 1)
             try:
                 state_file.replace(path, instance, Kept(epoch, self._owner, data))
-            except OSError as error:  # a full disk: what was read is good all the same
+            except (OSError, ValueError) as error:
+                # A full disk, a name too long for the file: what was read is good all the same.
                 self._mark("states not written")
-                logger.warning("instance %s: cannot be marked as ours: %s", instance, error)
+                logger.warning("instance %s: cannot be marked as ours: %s", instance[:80], error)
         self._epochs[instance] = epoch
         self._epochs.move_to_end(instance)
         while len(self._epochs) > self._max_instances:

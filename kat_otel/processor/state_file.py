@@ -102,7 +102,9 @@ def replace(path: Path, instance: str, kept: Kept) -> None:
         ValueError: it is too large.
     """
     name = instance.encode(errors="surrogatepass")
-    if len(name) > _MAX_NAME or _HEAD.size + len(name) + len(kept.data) > MAX_BYTES:
+    if len(name) > _MAX_NAME:
+        raise ValueError(f"a name of {len(name):,} bytes, at most {_MAX_NAME:,} are kept")
+    if _HEAD.size + len(name) + len(kept.data) > MAX_BYTES:
         raise ValueError(f"{len(kept.data):,} bytes, more than the {MAX_BYTES:,} of any state")
     checksum = zlib.crc32(kept.data, zlib.crc32(name))
     head = _HEAD.pack(_MAGIC, kept.epoch, kept.owner, len(name), len(kept.data), checksum)

@@ -13,7 +13,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from kat_otel.errors import ConfigError, KatError, LogFailedError, LogFullError
+from kat_otel.errors import (
+    ConfigError,
+    KatError,
+    LogFailedError,
+    LogFullError,
+    LogTooSmallError,
+)
 from kat_otel.processor.directory_lock import DirectoryLock
 from kat_otel.processor.log_store import LogStore, Record, Signal, footprint
 from kat_otel.processor.rarely import Rarely
@@ -98,10 +104,16 @@ class WriteAheadLog:
             received_ns: when it came, Unix ns.
 
         Raises:
+            LogTooSmallError: the whole log has not room for it.
             LogFullError: the log or the disk is full; there may be room later.
             LogFailedError: the disk does not take it, or the log is closed.
         """
         size = footprint(len(data))
+        if size > self._limit:
+            raise LogTooSmallError(
+                f"a request of {len(data):,} bytes does not fit into the log ({self._limit:,} "
+                "bytes) — send smaller batches, or raise wal.max_size_mib"
+            )
         with self._changed:
             used = self._store.size_bytes + self._queued
             if used + size > self._limit:
@@ -145,12 +157,23 @@ class WriteAheadLog:
             LogFailedError: the file is damaged.
         """
         last = 0
-        while (record := self._store.read(last, self._opened_at)) is not None:
+        while (record := self._after(last)) is not None:
             last = record.id
             with self._changed:
                 settled = last in self._settled
             if not settled:
                 yield record
+
+    def _after(self, last: int) -> Record | None:
+        try:
+            return self._store.read(last, self._opened_at)
+        except LogFailedError:
+            # A write that failed may have left it closed; the next one, of nothing, opens it.
+            entry = _Entry(None, 0)
+            with self._changed:
+                self._join(entry)
+            self._wait(entry)
+            return self._store.read(last, self._opened_at)
 
     @property
     def size_bytes(self) -> int:
@@ -242,8 +265,8 @@ class WriteAheadLog:
                 self._join(entry)
             try:
                 self._wait(entry)
-            except (LogFullError, LogFailedError) as error:
+            except (LogFullError, LogFailedError, MemoryError) as error:
                 if self._rarely.unsaid("settling") is not None:
-                    logger.warning("settled records stay in the log for now: %s", error)
+                    logger.warning("settled records stay in the log for now: %r", error)
                 if self._closed:  # they are worked off once more at the next start
                     return

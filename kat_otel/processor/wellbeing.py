@@ -40,7 +40,10 @@ class Wellbeing:
         """Returns what must hold or the process should be restarted."""
         failure = self.failure()
         state = "runs" if failure is None else f"died of {failure!r}"
-        return [Condition("judging", failure is None, state)]
+        conditions = [Condition("judging", failure is None, state)]
+        if self.exporter is not None and (failure := self.exporter.failure) is not None:
+            conditions.append(Condition("exporting", ok=False, detail=f"died of {failure!r}"))
+        return conditions
 
     def ready(self) -> list[Condition]:
         """Returns what must hold or it should get no requests."""

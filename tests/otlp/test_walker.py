@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from kat_otel.errors import DecodeError
 from kat_otel.otlp import Rejected, decode_traces, encode_traces, reference
 from kat_otel.otlp.intern import Interner, SharedStrings
+from kat_otel.otlp.wire import delimited
 from kat_otel.spans import Resource, SpanKind, SpanTable, SpanTableBuilder, StringTable, concat
 from tests.otlp.requests import difference, mutated, refuses_groups_only, request
 
@@ -137,6 +140,65 @@ def test_a_full_table_of_texts_is_begun_anew():
     assert table.name_of(0) == "void gemm_0<int, 0>(float*)"
 
 
+@pytest.mark.parametrize("kind", [1, 3])  # 3: a client's span, which the library reads
+def test_a_table_of_large_texts_is_begun_anew_whoever_read_them(kind):
+    shared = SharedStrings(max_bytes=1 << 20)
+    first = shared.current()
+    for n in range(30):
+        message = ExportTraceServiceRequest()
+        span = message.resource_spans.add().scope_spans.add().spans.add()
+        span.trace_id, span.span_id, span.kind = b"t" * 16, b"s" * 8, kind
+        span.name = f"{n}" + "n" * 50_000
+        decode_traces(message.SerializeToString(), strings=shared.current())
+    assert shared.current() is not first
+    assert sum(map(len, first)) < 2 << 20
+
+
+def test_many_scopes_of_one_large_resource_cost_no_more_than_their_bytes():
+    message = ExportTraceServiceRequest()
+    group = message.resource_spans.add()
+    for n in range(3_000):
+        group.resource.attributes.add(key=f"k{n}").value.string_value = "v"
+    header = group.SerializeToString()
+    assert len(header) > 16_384
+    same = delimited(b"\x0a", header + b"\x12\x00" * 20_000)
+    begun = time.perf_counter()
+    decode_traces(same)
+    in_pieces = delimited(b"\x0a", b"\x28\x01\x12\x00" * 100_000)  # field 5 is unknown
+    decode_traces(in_pieces)
+    assert time.perf_counter() - begun < 5.0  # they took minutes
+    scopes = (delimited(b"\x12", delimited(b"\x1a", b"%d" % n)) for n in range(20_000))
+    with pytest.raises(DecodeError, match="said anew for each"):
+        decode_traces(delimited(b"\x0a", header + b"".join(scopes)), max_attribute_bytes=65_536)
+
+
+@pytest.mark.parametrize("place", ["resource", "scope", "name", "schema_url"])
+def test_spans_of_a_resource_with_a_longer_attribute_than_allowed_are_rejected(place):
+    message = ExportTraceServiceRequest()
+    for text in ("a" * 64, "a" * 65):
+        group = message.resource_spans.add()
+        scope = group.scope_spans.add()
+        if place == "name":
+            scope.scope.name = text
+        elif place == "schema_url":
+            group.schema_url = text
+        else:
+            holder = group.resource if place == "resource" else scope.scope
+            holder.attributes.add(key="x").value.string_value = text
+        for n, kind in enumerate((1, 3)):
+            scope.spans.add(trace_id=b"t" * 16, span_id=b"%08d" % n, kind=kind)
+    data = message.SerializeToString()
+    assert_equal(data, None, 64)
+    rejected = Rejected()
+    table = decode_traces(data, rejected=rejected, max_attribute_bytes=64)
+    assert len(table) == rejected.spans == 2
+    assert rejected.reason.startswith("resource_spans[1]: ")
+    assert rejected.reason.endswith("of 65 bytes, at most 64 are taken")
+    assert table.resources[1] == Resource()  # nor is it kept
+    with pytest.raises(DecodeError, match="at most 64 are taken"):
+        decode_traces(data, max_attribute_bytes=64)
+
+
 def test_a_span_with_a_longer_attribute_than_allowed_is_rejected_with_its_reason():
     builder = SpanTableBuilder()
     builder.add_resource(Resource())
@@ -166,7 +228,6 @@ def test_bytes_are_an_attribute_in_both_directions():
 
 @pytest.mark.parametrize("levels", [40, 46, 47, 48, 49, 50, 60])
 def test_values_are_as_deep_as_the_library_allows_and_no_deeper(levels):
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
     for holder in ("span", "resource"):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kat_otel.config import AssemblerConfig
+from kat_otel.processor import assembler as assembling
 from kat_otel.processor.assembler import Assembler
 from kat_otel.spans import UNKNOWN, SpanKind, concat
 
@@ -144,6 +145,57 @@ def test_a_step_whose_turn_has_passed_is_late(assembler, fleet):
     (arrivals,) = add(assembler, 1.0, fleet.rank(0, 4))
     assert len(arrivals.late) == 1
     assert list(assembler.ready(math.inf)) == []
+
+
+@pytest.mark.parametrize("absurd", [30_000, 2**31 - 1])
+def test_one_absurd_number_does_not_make_every_later_step_late(assembler, fleet, absurd):
+    add(assembler, 0.0, *fleet.step(5))
+    assert steps_of(assembler.ready(ORDER)) == [(5, "complete")]
+    add(assembler, 1.0, fleet.rank(0, absurd))
+    assert steps_of(assembler.ready(1.0 + WAIT)) == [(absurd, "waited")]
+    for now, step in ((10.0, 15), (11.0, 16)):
+        add(assembler, now, *fleet.step(step))
+        assert steps_of(assembler.ready(now + ORDER)) == [(step, "complete")]
+    (arrivals,) = add(assembler, 12.0, fleet.rank(0, 14))
+    assert len(arrivals.late) == 1
+
+
+def test_late_spans_without_end_are_remembered_up_to_a_limit(assembler, fleet, monkeypatch):
+    monkeypatch.setattr(assembling, "_MAX_OF_RECORD", 2_000)
+    add(assembler, 0.0, *fleet.step(0))
+    (step,) = assembler.ready(0.0)
+    table = fleet.rank(0, 0)
+    for n in range(1, 100):
+        late = table.with_columns(span_id=np.arange(1_000 * n, 1_000 * n + 11, dtype="u8"))
+        first, again = add(assembler, 1.0, late, late)
+        assert len(first.late) == 1
+        assert first.repeated == 0
+        if n < 10:
+            assert (again.late, again.repeated) == ([], 11)
+    assert sum(map(len, step.record.ids.values())) <= 2_000
+
+
+def test_late_spans_push_out_what_is_remembered_of_older_steps(assembler, fleet, monkeypatch):
+    monkeypatch.setattr(assembling, "_MAX_REMEMBERED", 400)
+    add(assembler, 0.0, *fleet.step(0), *fleet.step(1))
+    assert steps_of(assembler.ready(0.0)) == [(0, "complete"), (1, "complete")]
+    table = fleet.rank(0, 1)
+    for n in range(1, 20):
+        late = table.with_columns(span_id=np.arange(1_000 * n, 1_000 * n + 11, dtype="u8"))
+        add(assembler, 1.0, late)
+    assert list(assembler._instances["llama"].records) == [assembler._order[-1]]
+
+
+def test_a_run_that_still_sends_is_not_the_one_that_is_forgotten(assembler, fleet, make_fleet):
+    add(assembler, 0.0, *fleet.step(5))
+    list(assembler.ready(ORDER))
+    for n in range(1, 40):
+        other = make_fleet()
+        other.nonce += n
+        add(assembler, float(n), *other.step(0))
+        list(assembler.ready(float(n)))
+        (arrivals,) = add(assembler, float(n), fleet.rank(0, 4))
+        assert len(arrivals.late) == 1
 
 
 def test_a_restarted_instance_counts_its_steps_anew(assembler, fleet, make_fleet):

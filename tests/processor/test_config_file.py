@@ -168,6 +168,31 @@ def test_secrets_stand_in_no_error_and_no_traceback(text):
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        ("authorization: Bearer hunter2\u00e9", "other characters than printable ASCII"),
+        ('authorization: "Bearer\\nhunter2"', "other characters than printable ASCII"),
+        ("x y: hunter2", "'x y' is no header"),
+        ('"": hunter2', "'' is no header"),
+        ("\u00e9: hunter2", "is no header"),
+        (":path: hunter2", "':path' is no header"),
+        ("trace-bin: hunter2", "binary headers are not supported"),
+    ],
+)
+def test_a_header_that_cannot_be_sent_is_refused_before_any_span_is_taken(header, why):
+    with pytest.raises(ConfigError, match=why) as caught:
+        parse_config(f"exporter:\n  headers:\n    {header}", "kat.yaml", {})
+    assert "kat.yaml, line 2: exporter.headers" in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_white_space_around_a_header_from_a_secrets_file_is_no_part_of_it():
+    text = "exporter:\n  headers:\n    Authorization: Bearer ${env:TOKEN}"
+    config = parse_config(text, "kat.yaml", {"TOKEN": "abc\n"})
+    assert config.exporter.headers == {"authorization": "Bearer abc"}
+
+
 @pytest.mark.parametrize("value", [SECRET, "0123", "1e5", "a: b", "[hunter2", "{x", "#no", "yes"])
 def test_a_secret_from_the_environment_is_a_text_whatever_it_looks_like(value):
     text = """

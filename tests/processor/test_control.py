@@ -6,6 +6,7 @@ eight are told the same steps, send them whole, and the full detector names the 
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 import urllib.error
@@ -174,6 +175,22 @@ def test_mutual_tls_lets_in_workers_with_our_authoritys_certificate(pki: Pki, bo
             with pytest.raises((urllib.error.URLError, ssl.SSLError, ConnectionError)):
                 Worker(served.port, "llama", 1, caller=pki.caller(who)).poll(1)
     assert books.marked("polls answered") == 1
+
+
+def test_polls_cut_off_by_their_sender_are_no_news(server: ControlServer, caplog) -> None:
+    head = (
+        f"POST /v1/opamp HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n"
+        "content-type: application/x-protobuf\r\ncontent-length: 50\r\n"
+        "expect: 100-continue\r\n\r\n"
+    )
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", server.port), TIMEOUT_S) as sender:
+            sender.sendall(head.encode())
+            assert b"100 Continue" in sender.recv(1_000)  # the application waits for the body
+            sender.sendall(b"abc")
+    assert Worker(server.port, "llama", 0).poll(1).captures == ()
+    server.stop()
+    assert caplog.text == ""
 
 
 def test_all_ranks_are_told_the_same_steps_ahead_of_every_one(server: ControlServer) -> None:

@@ -495,3 +495,62 @@ def test_a_batch_is_settled_when_the_endpoint_has_it_or_refuses_it_for_good(
     assert settled.get(timeout=10) == [2]
     exporter.stop(5)
     assert (books.total("forwarded"), books.total("dropped")) == (11, 11)
+
+
+def test_an_exporter_that_dies_holds_nobody_up_says_so_and_loses_nothing(books, payload, free_port):
+    settled, told = [], threading.Event()
+    ledger = Ledger(settled.extend)
+    ledger.claim((5,))
+    config = ExporterConfig(endpoint=f"127.0.0.1:{free_port}", queue_size_mib=1, retry=QUICK)
+    exporter = Exporter(config, books, ledger=ledger, durable=True, on_failure=told.set)
+
+    def fails(*_, **__):
+        raise TypeError("no request of any kind")
+
+    exporter._next = fails
+    exporter.offer(Payload("traces", payload.data, payload.spans, (5,)))
+    exporter.start()
+    assert told.wait(10)
+    assert isinstance(exporter.failure, TypeError)
+    large = Payload("traces", payload.data * 1_000, 11_000, (5,))
+    assert [exporter.offer(large) for _ in range(3)] == [False] * 3
+    exporter.stop(5)
+    assert (settled, books.total("dropped")) == ([], 0)  # it is in the log
+
+
+@pytest.mark.parametrize("retry", [QUICK, RetryConfig(initial_interval=0, max_interval=0)])
+def test_a_wait_of_nothing_is_no_busy_loop(backend, books, payload, retry):
+    details = pack_retry_info(8, "now", 0.0)
+    for _ in range(1_000):
+        backend.answers.put((grpc.StatusCode.UNAVAILABLE, ((DETAILS_KEY, details),)))
+    config = ExporterConfig(endpoint=f"127.0.0.1:{backend.port}", retry=retry)
+    exporter = Exporter(config, books)
+    exporter.start()
+    exporter.offer(payload)
+    backend.wait_for(lambda: backend.attempts)
+    begun = time.monotonic()
+    exporter.stop(0.5)
+    assert time.monotonic() - begun < 2.0
+    assert backend.attempts <= 15
+    assert dict(books.balance().counts) == {"dropped:export gave up": 11}
+
+
+def test_an_endpoint_that_rejects_less_than_nothing_has_taken_no_more_than_it_got(
+    exporter, backend, books, payload
+):
+    backend.rejected = -4
+    exporter.start()
+    exporter.offer(payload)
+    exporter.stop(5)
+    assert dict(books.balance().counts) == {"forwarded": 11}
+
+
+def test_halves_of_a_trace_that_stands_in_no_book_count_nothing(exporter, backend, books, payload):
+    backend.detail = "grpc: received message larger than max (9 vs. 4)"
+    backend.answers.put((grpc.StatusCode.RESOURCE_EXHAUSTED, ()))
+    backend.rejected = 3
+    exporter.start()
+    exporter.offer(Payload("traces", payload.data, own=True))
+    exporter.stop(5)
+    assert sum(map(len, backend.tables)) == 11
+    assert not any(books.balance().counts.values())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kat_otel.config import ReceiverConfig
-from kat_otel.errors import LogFailedError, LogFullError
+from kat_otel.errors import LogFailedError, LogFullError, LogTooSmallError
 from kat_otel.otlp import encode_traces
 from kat_otel.processor.ingest import Ingest
 from kat_otel.processor.intake import Intake
@@ -182,6 +182,13 @@ def test_what_the_disk_refused_counts_for_a_while_and_then_the_next_request_tell
     log.error = None
     ingest.submit("traces", spans, "worker")
     assert ingest.log_problem == ""
+
+
+def test_a_request_that_the_log_can_never_hold_is_refused_for_good(ingest, intake, log, spans):
+    log.error = LogTooSmallError("raise wal.max_size_mib")
+    answer = ingest.submit("traces", spans, "peer")
+    assert (answer.outcome, answer.message) == ("invalid", "raise wal.max_size_mib")
+    assert has_all_its_room(intake)
 
 
 def test_a_full_queue_means_later_and_touches_no_log(ingest, intake, log, books, spans):

@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from kat_otel.processor.measure import arrival_lateness
+from kat_otel import semconv
+from kat_otel.processor import measure
+from kat_otel.processor.measure import Measurements, arrival_lateness
 from kat_otel.spans import Resource, SpanKind, SpanTable, SpanTableBuilder
+from kat_otel.telemetry import Books
 
 
 def collectives(starts: dict[int, list[int]], name: str = "ncclDevKernel_AllReduce") -> SpanTable:
@@ -40,3 +44,21 @@ def test_lateness_is_the_median_over_the_collectives_after_the_earliest_rank():
 )
 def test_what_cannot_be_compared_has_no_lateness(table):
     assert arrival_lateness(table) == {}
+
+
+def test_series_are_bounded_the_longest_silent_go_and_are_counted(monkeypatch):
+    monkeypatch.setattr(measure, "_MOST_SERIES", 10)
+    measurements, books = Measurements(0), Books()
+    for rank in range(100):
+        measurements.step("a", 1_000, {0: 5, rank: 5})
+    data = measurements.encode(books, 1)
+    (scope,) = ExportMetricsServiceRequest.FromString(data).resource_metrics[0].scope_metrics
+    (skew,) = (m for m in scope.metrics if m.name == semconv.METRIC_ARRIVAL_SKEW)
+    ranks = {
+        pair.value.int_value
+        for point in skew.histogram.data_points
+        for pair in point.attributes
+        if pair.key == semconv.RANK
+    }
+    assert ranks == {0, *range(91, 100)}
+    assert books.marked("metric series forgotten") == 90

@@ -173,3 +173,14 @@ def test_an_unusable_certificate_is_an_error_at_start_not_at_the_first_handshake
     tls = ServerTlsConfig(cert_file=str(no_pem), key_file=str(no_pem))
     with pytest.raises(ConfigError, match=r"receiver\.tls: .*must be PEM"):
         Receivers(tls=tls).grpc.start()
+
+
+def test_a_request_that_finds_no_memory_to_unpack_is_asked_to_come_back(spans, monkeypatch):
+    def no_memory(*_):
+        raise MemoryError
+
+    with Receivers() as receivers:
+        with monkeypatch.context() as patch:
+            patch.setattr(receiver_module, "unpack", no_memory)
+            assert by_grpc(receivers.grpc.port, spans).outcome == "later"
+        assert by_grpc(receivers.grpc.port, spans).outcome == "taken"

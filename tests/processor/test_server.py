@@ -2,6 +2,8 @@
 
 import json
 import time
+import urllib.error
+import urllib.request
 
 import grpc
 import numpy as np
@@ -9,12 +11,19 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from kat_otel import identity, semconv
-from kat_otel.config import AssemblerConfig, Config, ExporterConfig, ReceiverConfig, TracesConfig
+from kat_otel.config import (
+    AssemblerConfig,
+    Config,
+    ExporterConfig,
+    HealthConfig,
+    ReceiverConfig,
+    TracesConfig,
+)
 from kat_otel.otlp import encode_traces
 from kat_otel.otlp.fields import REST
 from kat_otel.otlp.rest import events_of
 from kat_otel.processor.retry_info import DETAILS_KEY, read_retry_delay
-from kat_otel.processor.server import Processor
+from kat_otel.processor.server import Processor, ProcessorFailedError
 from kat_otel.spans import SpanKind
 from tests.processor.receiving import Pki
 
@@ -421,6 +430,31 @@ def test_a_failing_callback_is_not_passed_over(fleet, connect, judge_class):
         send(connect(processor.port), fleet.rank(0, 1))
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     processor.stop()
+
+
+def test_an_exporting_thread_that_dies_ends_the_processor(fleet, backend, connect, judge_class):
+    health = HealthConfig(endpoint="127.0.0.1:0")
+    processor = Processor(config(backend.port, health=health), judge=judge_class)
+    exporter = processor._exporter
+
+    def fails():
+        with exporter._changed:
+            exporter._changed.wait_for(lambda: exporter._queue)
+        raise TypeError("no request of any kind")
+
+    exporter._next = fails
+    processor.start()
+    send(connect(processor.port), *fleet.step(0))
+    with pytest.raises(ProcessorFailedError, match=r"exporting failed: .*of any kind"):
+        processor.wait(20)
+    with pytest.raises(urllib.error.HTTPError, match="503") as unhealthy:
+        urllib.request.urlopen(f"http://127.0.0.1:{processor.port_of('health')}/healthz")
+    unhealthy.value.close()
+    with pytest.raises(grpc.RpcError) as caught:
+        send(connect(processor.port), fleet.rank(0, 1))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    processor.stop()
+    assert processor.books.balance().pending == 0
 
 
 def test_tls_on_both_sides(fleet, backend, connect, judge_class, tmp_path):

@@ -320,3 +320,14 @@ def test_a_disk_that_takes_no_more_leaves_the_last_state(tmp_path: Path) -> None
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert store.load("a") == b"small"
     assert files(tmp_path, ".draft") == []
+
+
+def test_a_name_too_long_for_the_file_costs_the_memory_not_the_step(tmp_path: Path) -> None:
+    marks = Counter[str]()
+    store = StateStore(tmp_path, mark=lambda name: marks.update([name]))
+    name = "n" * 70_000
+    assert store.load(name) is None
+    assert marks == {"states not written": 1}
+    with pytest.raises(OSError, match="name of 70,000 bytes"):
+        store.save(name, b"data")
+    assert files(tmp_path) == []

@@ -17,7 +17,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from kat_otel.errors import ConfigError, LogFailedError, LogFullError
+from kat_otel.errors import ConfigError, LogFailedError, LogFullError, LogTooSmallError
 from kat_otel.processor import wal
 from kat_otel.processor.log_store import LogStore, Record
 from kat_otel.processor.wal import WriteAheadLog
@@ -193,8 +193,16 @@ def test_room_is_found_in_pieces(open_log, quick) -> None:
 
 def test_a_full_log_says_what_to_do(open_log) -> None:
     log = open_log(MIB)
+    fill(log)
     with pytest.raises(LogFullError, match=r"wal: .* in use.* — raise wal\.max_size_mib, or see"):
+        log.append("traces", bytes(300_000), 0)
+
+
+def test_what_the_whole_log_has_no_room_for_is_refused_for_good(open_log) -> None:
+    log = open_log(MIB)
+    with pytest.raises(LogTooSmallError, match=r"2,097,152 bytes .* raise wal\.max_size_mib"):
         log.append("traces", bytes(2 * MIB), 0)
+    log.append("traces", b"x", 0)
 
 
 def test_a_smaller_bound_than_what_is_there_still_drains(open_log, quick) -> None:
@@ -320,6 +328,89 @@ def test_a_store_that_has_stood_still_is_opened_again(open_log, monkeypatch) -> 
     log.append("traces", b"x", 0)
     log.close()
     assert [r.data for r in open_log().pending()] == [b"x"]
+
+
+def test_a_log_that_cannot_be_opened_again_is_tried_at_each_write(
+    open_log, monkeypatch, caplog
+) -> None:
+    log = open_log()
+    kept = [log.append("traces", bytes([n]), 0) for n in range(2)]
+    with monkeypatch.context() as patch:
+
+        def panics(*_: object) -> None:
+            raise lmdb.PanicError("mdb_txn_begin")
+
+        def no_disk(*_: object, **__: object) -> None:
+            raise lmdb.DiskError("mdb_env_open")
+
+        patch.setattr(LogStore, "_commit", panics)
+        patch.setattr(lmdb, "open", no_disk)
+        for _ in range(2):
+            with pytest.raises(LogFailedError, match="cannot be opened again"):
+                log.append("traces", b"refused", 0)
+        log.settle(kept[:1])
+        wait_for(lambda: "settled records stay in the log for now" in caplog.text)
+        assert log._settler.is_alive()
+    after = log.append("traces", b"after", 0)
+    wait_for(lambda: not log._settled)
+    assert [r.id for r in iter_all(log)] == [kept[1], after]
+
+
+def test_reading_goes_on_while_the_log_is_opened_again(open_log) -> None:
+    log = open_log()
+    ids = [log.append("traces", random.Random(n).randbytes(50_000), 0) for n in range(50)]
+    log.close()
+    log = open_log()
+    stop = threading.Event()
+
+    def reopen() -> None:
+        while not stop.is_set():
+            log._store._reopen()
+
+    reopening = threading.Thread(target=reopen)
+    reopening.start()
+    try:
+        for _ in range(3):
+            assert [r.id for r in log.pending()] == ids
+    finally:
+        stop.set()
+        reopening.join()
+    log._store._environment.close()  # as an opening that failed leaves it
+    log._store._usable = False
+    assert [r.id for r in log.pending()] == ids
+
+
+def test_settling_outlives_a_moment_without_memory(open_log, quick, monkeypatch, caplog) -> None:
+    log = open_log()
+    kept = log.append("traces", b"x", 0)
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LogStore, "write", no_memory)
+        log.settle([kept])
+        wait_for(lambda: "settled records stay in the log for now" in caplog.text)
+    wait_for(lambda: log.size_bytes == 0)
+
+
+def test_what_is_on_disk_though_its_write_failed_is_not_there_twice(open_log, monkeypatch) -> None:
+    """The page that points to it was written, and then the disk said no."""
+    log = open_log()
+    before = log.append("traces", b"before", 0)
+    commit = LogStore._commit
+
+    def written_and_failed(self, *arguments):
+        commit(self, *arguments)
+        fails(errno.EIO)()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LogStore, "_commit", written_and_failed)
+        for _ in range(2):
+            with pytest.raises(LogFailedError):
+                log.append("traces", b"again", 0)
+    after = log.append("traces", b"again", 0)
+    assert [(r.id, r.data) for r in iter_all(log)] == [(before, b"before"), (after, b"again")]
 
 
 def full_disk_round(log: WriteAheadLog) -> None:
