@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,7 +32,7 @@ from pathlib import Path
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
-from whole_way import Load, Served, Sink, free_port, make_load, send, touch_memory, wait_for, walk
+from whole_way import Load, Pinned, Served, Sink, free_port, make_load, send, wait_for, walk
 
 CACHE = Path(
     os.environ.get("KAT_CACHE")
@@ -62,11 +61,10 @@ class Measured:
         )
 
 
-class Collector:
+class Collector(Pinned):
     """A collector of its own, pinned to the first core."""
 
     def __init__(self, folder: Path, sink: int, processors: dict) -> None:
-        touch_memory()  # as for its peer
         self.port, self.health = free_port(), free_port()
         config = {
             "receivers": {
@@ -100,15 +98,11 @@ class Collector:
         }
         file = folder / "collector.yaml"
         file.write_text(yaml.safe_dump(config))
-        core = str(min(os.sched_getaffinity(0)))
         binary = CACHE / "bin" / "otelcol-kat"
         if not binary.exists():
             raise SystemExit(f"{binary} is not there: make collector")
-        self.process = subprocess.Popen(
-            ["taskset", "-c", core, str(binary), "--config", str(file)],
-            env=os.environ | {"GOMAXPROCS": "1"},
-            stderr=(folder / "collector.log").open("w"),
-        )
+        command = [str(binary), "--config", str(file)]
+        super().__init__(command, folder / "collector.log", env=os.environ | {"GOMAXPROCS": "1"})
         for _ in range(600):
             if self.process.poll() is not None:
                 raise SystemExit((folder / "collector.log").read_text())
@@ -117,10 +111,6 @@ class Collector:
                 return
             time.sleep(0.1)
         raise SystemExit("the collector did not come up")
-
-    cpu = Served.cpu
-    peak_mib = Served.peak_mib
-    stop = Served.stop
 
     def rest(self) -> None:
         """Waits until it does nothing more: its waits are over, its queue is empty."""

@@ -2,14 +2,15 @@
 
 Every group is a simulated tensor-parallel decode with noise fitted to real traces; its digests are
 made once. Measured: ``judge`` (arrays to flags), ``bytes`` (from the digests' bytes), ``detector``
-(DigestDetector on as many steps at once as an instance of 40 steps a second brings in the
-``judge_interval`` of 0.25 s, with reports), ``whole way`` (what `kat process` does with OTLP
-requests, in this process and without a network or a log: decode, assemble, judge, reduce; a request
-has ten steps of one rank, and a digest is the rank's only span), and ``loop`` (decode each digest,
+(DigestDetector on ``--together`` steps at once, with reports: ten are what an instance of 40 steps
+a second brings in the ``judge_interval`` of 0.25 s, 60 are a backlog), ``whole way`` (what `kat
+process` does with OTLP requests, in this process and without a network or a log: decode, assemble,
+judge, reduce; a request has ``--together`` steps of one rank, and a digest is the rank's only
+span), and ``loop`` (decode each digest,
 the same lateness and class medians in plain Python). Pinned to one core, CPU time of the process,
 the best of several rounds, ratios first. Also the size of a digest, and what it costs to make one.
 
-Run: python bench/digests.py [--layers 20] [--rounds 5]
+Run: python bench/digests.py [--layers 20] [--rounds 5] [--together 10] [--ranks 2,8,64,512]
 """
 
 from __future__ import annotations
@@ -48,8 +49,7 @@ from kat_otel.ttad.digests import DigestDetector, judge_many
 from kat_otel.ttad.settings import Settings
 
 STEPS = {2: 120, 8: 60, 64: 20, 512: 10}
-TOGETHER = 10
-"""Steps that a worker sends in one request, and that are judged together."""
+"""Steps of each number of ranks, at least."""
 
 
 def digests_of(steps: list[SpanTable]) -> list[list[bytes]]:
@@ -122,16 +122,16 @@ class WholeWay:
         self.pipeline.advance(time.monotonic() + 0.25)
 
 
-def requests_of(steps: list[SpanTable], round_: int) -> list[bytes]:
-    """The steps as workers send them, ``TOGETHER`` of a rank at a time; later in later rounds."""
+def requests_of(steps: list[SpanTable], round_: int, together: int) -> list[bytes]:
+    """The steps as workers send them, so many of a rank at a time; later in later rounds."""
     ranks = len(steps[0])
     later = int(steps[-1].end_ns.max() - steps[0].start_ns.min()) * round_
     numbered = list(enumerate(steps, round_ * len(steps)))
     requests: list[bytes] = []
-    for first in range(0, len(steps), TOGETHER):
+    for first in range(0, len(steps), together):
         some = [
             _as_sent(step, number, later, ranks)
-            for number, step in numbered[first : first + TOGETHER]
+            for number, step in numbered[first : first + together]
         ]
         for rank in range(ranks):
             batch = concat([step.take(step.rank == rank) for step in some])
@@ -151,13 +151,14 @@ def _as_sent(step: SpanTable, number: int, later: int, ranks: int) -> SpanTable:
     return replace(sent, attributes={row: {**v, **said} for row, v in step.attributes.items()})
 
 
-def measure(ranks: int, layers: int, rounds: int) -> str:
+def measure(ranks: int, layers: int, rounds: int, together: int) -> str:
     """One line of the table."""
+    number_of_steps = together * -(-STEPS[ranks] // together)
     program = decode_program(
         replace(LLAMA_70B, layers=layers), workers(ranks, instance=f"bench {ranks}")
     )
     group = Group(program, 1)
-    steps = [with_digests(record(group, [number])) for number in range(STEPS[ranks])]
+    steps = [with_digests(record(group, [number])) for number in range(number_of_steps)]
     data = digests_of(steps)
     flat, shape = [one for step in data for one in step], (len(data), ranks)
     batch: DigestBatch = read_batch(flat, shape)
@@ -165,8 +166,8 @@ def measure(ranks: int, layers: int, rounds: int) -> str:
     while not history.ready:
         judge_many(batch, history)
     detector = DigestDetector()
-    parts = [concat(steps[at : at + TOGETHER]) for at in range(0, len(steps), TOGETHER)]
-    bounds = range(0, TOGETHER * ranks + 1, ranks)
+    parts = [concat(steps[at : at + together]) for at in range(0, len(steps), together)]
+    bounds = range(0, together * ranks + 1, ranks)
     for part in parts * 2:
         detector.judge_steps(part, bounds)
     count = len(flat)
@@ -176,7 +177,7 @@ def measure(ranks: int, layers: int, rounds: int) -> str:
     online = count / best(lambda: [detector.judge_steps(part, bounds) for part in parts], rounds)
     loop = len(few) * ranks / best(lambda: [in_python(step) for step in few], 2)
     stamped = [stamp(step, f"bench {ranks}", 1, None) for step in steps]
-    way, sent = WholeWay(), iter([requests_of(stamped, number) for number in range(rounds + 1)])
+    way, sent = WholeWay(), iter([requests_of(stamped, n, together) for n in range(rounds + 1)])
     way.take(next(sent))
     through = count / best(lambda: way.take(next(sent)), rounds)
     assert way.books.marked("steps complete") == (rounds + 1) * len(steps)
@@ -207,6 +208,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--layers", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--together", type=int, default=10, help="steps judged at once")
+    parser.add_argument("--ranks", default=",".join(map(str, STEPS)))
     options = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -217,8 +220,9 @@ def main() -> None:
         "ranks bytes/loop  detector/  whole way/        judge      bytes   detector  whole way"
         "      loop    size"
     )
-    for ranks in STEPS:
-        print(measure(ranks, options.layers, options.rounds), flush=True)
+    for ranks in map(int, options.ranks.split(",")):
+        line = measure(ranks, options.layers, options.rounds, options.together)
+        print(line, flush=True)
     for layers in (options.layers, 80):
         print(making(layers, options.rounds))
 

@@ -30,6 +30,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -118,63 +119,18 @@ class Sink(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(take)
 
 
-class Served:
-    """A `kat process` of its own, pinned to the first core."""
+class Pinned:
+    """A process of its own on the first core, and what it costs."""
 
-    def __init__(self, folder: Path, sink: int, *, log: bool, more: dict | None = None) -> None:
+    def __init__(self, command: list[str], stderr: Path, **more: Any) -> None:
         touch_memory()
-        self.port, self.health = free_port(), free_port()
-        settings = {
-            "receiver": {"endpoint": f"127.0.0.1:{self.port}"},
-            "exporter": {"endpoint": f"127.0.0.1:{sink}"},
-            "health": {"endpoint": f"127.0.0.1:{self.health}"},
-            "prometheus": {"endpoint": None},
-            "debug": {"endpoint": None},
-            "wal": {"directory": str(folder / "log") if log else None},
-            **(more or {}),
-        }
-        file = folder / "kat.yaml"
-        file.write_text(json.dumps(settings))  # JSON is YAML
         core = str(min(os.sched_getaffinity(0)))
         self.process = subprocess.Popen(
-            [
-                "taskset",
-                "-c",
-                core,
-                sys.executable,
-                "-m",
-                "kat_otel",
-                "process",
-                "--config",
-                str(file),
-            ],
-            stderr=(folder / "stderr.txt").open("w"),
+            ["taskset", "-c", core, *command], stderr=stderr.open("w"), **more
         )
         self._own_mib = 0
         self._stopped = threading.Event()
         threading.Thread(target=self._watch_memory, daemon=True).start()
-        for _ in range(600):
-            if self.process.poll() is not None:
-                raise SystemExit((folder / "stderr.txt").read_text())
-            with contextlib.suppress(OSError):
-                self.state()
-                return
-            time.sleep(0.1)
-        raise SystemExit("kat process did not come up")
-
-    def state(self) -> dict:
-        with urllib.request.urlopen(
-            f"http://127.0.0.1:{self.health}/healthz", timeout=10
-        ) as answer:
-            return json.load(answer)
-
-    def settled(self) -> int:
-        """Returns the spans pending once their number and the process's CPU time stand still."""
-        last = (-1, -1.0)
-        while (now := (self.state()["pending"], round(self.cpu(), 1))) != last:
-            last = now
-            time.sleep(0.5)
-        return now[0]
 
     def cpu(self) -> float:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -206,6 +162,48 @@ class Served:
         self._stopped.set()
         self.process.terminate()
         self.process.wait(60)
+
+
+class Served(Pinned):
+    """A `kat process` of its own, pinned to the first core."""
+
+    def __init__(self, folder: Path, sink: int, *, log: bool, more: dict | None = None) -> None:
+        self.port, self.health = free_port(), free_port()
+        settings = {
+            "receiver": {"endpoint": f"127.0.0.1:{self.port}"},
+            "exporter": {"endpoint": f"127.0.0.1:{sink}"},
+            "health": {"endpoint": f"127.0.0.1:{self.health}"},
+            "prometheus": {"endpoint": None},
+            "debug": {"endpoint": None},
+            "wal": {"directory": str(folder / "log") if log else None},
+            **(more or {}),
+        }
+        file = folder / "kat.yaml"
+        file.write_text(json.dumps(settings))  # JSON is YAML
+        command = [sys.executable, "-m", "kat_otel", "process", "--config", str(file)]
+        super().__init__(command, folder / "stderr.txt")
+        for _ in range(600):
+            if self.process.poll() is not None:
+                raise SystemExit((folder / "stderr.txt").read_text())
+            with contextlib.suppress(OSError):
+                self.state()
+                return
+            time.sleep(0.1)
+        raise SystemExit("kat process did not come up")
+
+    def state(self) -> dict:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self.health}/healthz", timeout=10
+        ) as answer:
+            return json.load(answer)
+
+    def settled(self) -> int:
+        """Returns the spans pending once their number and the process's CPU time stand still."""
+        last = (-1, -1.0)
+        while (now := (self.state()["pending"], round(self.cpu(), 1))) != last:
+            last = now
+            time.sleep(0.5)
+        return now[0]
 
 
 def touch_memory(size: int = 3 << 30) -> None:
