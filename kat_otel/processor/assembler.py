@@ -12,7 +12,6 @@ import heapq
 import math
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
@@ -28,12 +27,11 @@ from kat_otel.processor.ids import merge_ids
 from kat_otel.processor.merge import merge_resources
 from kat_otel.processor.pending import Ids, Pending
 from kat_otel.processor.split import StepKey, split_by_step
+from kat_otel.processor.turns import Turns
 from kat_otel.spans import UNKNOWN, SpanTable
 from kat_otel.telemetry import Books
 
 __all__ = ["Assembler"]
-
-_RUNS_REMEMBERED = 16
 
 _MAX_REMEMBERED = 8_000_000
 """Span ids of judged steps that are remembered: 64 MB."""
@@ -47,9 +45,6 @@ _MAX_OF_RECORD = 1_000_000
 
 _COST_OF_RANK = 16
 """What a rank of a record takes beside its ids, in ids."""
-
-_FAR = 10_000
-"""Steps. What is further back than this is not late: the number that went before was wrong."""
 
 _NO_IDS: Ids = np.empty(0, np.uint64)
 
@@ -66,73 +61,13 @@ def _among(ids: Ids, seen: Ids) -> NDArray[np.bool_]:
     return seen[at] == ids
 
 
-@dataclass(slots=True)
-class _Run:
-    """One life of an instance: a restart has another nonce and counts its steps anew."""
-
-    order: int
-    judged: int = UNKNOWN
-
-    def has_passed(self, number: int) -> bool:
-        """Whether the turn of a step of this number has passed."""
-        return 0 <= number <= self.judged < number + _FAR
-
-    def note(self, number: int) -> None:
-        """Notes that a step was judged.
-
-        One span with an absurd number must not make every step after it late, so that there is a
-        way back.
-        """
-        if number >= 0 and not self.has_passed(number):
-            self.judged = number
-
-
-@dataclass(slots=True)
-class _Instance:
-    pending: dict[StepKey, Pending] = field(default_factory=dict[StepKey, Pending])
-    records: OrderedDict[StepKey, StepRecord] = field(
-        default_factory=OrderedDict[StepKey, StepRecord]
-    )
-    runs: OrderedDict[int, _Run] = field(default_factory=OrderedDict[int, _Run])
-    runs_seen: int = 0
-    queue: list[tuple[int, int, float, int, Pending]] = field(
-        default_factory=list[tuple[int, int, float, int, Pending]]
-    )
-    """The pending steps as a heap: the one that must be judged before all others is the first."""
-    deadline: float = math.inf
-
-    def run(self, key: StepKey) -> _Run:
-        run = self.runs.get(key.trace_hi)
-        if run is None:
-            self.runs_seen += 1
-            run = self.runs[key.trace_hi] = _Run(self.runs_seen)
-            if len(self.runs) > _RUNS_REMEMBERED:
-                self.runs.popitem(last=False)
-        self.runs.move_to_end(key.trace_hi)
-        return run
-
-    def put(self, pending: Pending, count: int) -> None:
-        """Takes up a pending step; of equal ones the first that came goes first."""
-        entry = (pending.run_order, pending.number, pending.first_seen, count, pending)
-        heapq.heappush(self.queue, entry)
-
-    def put_anew(self) -> None:
-        """Orders the steps again, after one has learnt its number."""
-        self.queue = [(p.run_order, p.number, p.first_seen, n, p) for *_, n, p in self.queue]
-        heapq.heapify(self.queue)
-
-    def next(self) -> Pending:
-        """Returns the pending step that must be judged before all others."""
-        return self.queue[0][-1]
-
-
 class Assembler:
     """Steps under assembly, of all instances, within the limits of its settings."""
 
     def __init__(self, config: AssemblerConfig, defects: Defects | None = None) -> None:
         self._config = config
         self._defects = defects or Defects(Books())
-        self._instances: OrderedDict[str, _Instance] = OrderedDict()
+        self._instances: OrderedDict[str, Turns] = OrderedDict()
         self._forced: list[AssembledStep] = []
         self._loose: deque[tuple[int, list[tuple[Pending, int]]]] = deque()  # spans and parts
         self._loose_spans = 0
@@ -178,7 +113,7 @@ class Assembler:
 
     def _add_digests(self, digests: Sequence[DigestSpan], now: float, arrivals: Arrivals) -> None:
         """Takes spans that are a rank's step each: most go straight to their step."""
-        touched: dict[str, _Instance] = {}
+        touched: dict[str, Turns] = {}
         for span in digests:
             name = span.key.instance
             instance = touched.get(name)
@@ -192,7 +127,7 @@ class Assembler:
             self._schedule(instance, name)
 
     def _add_digest(
-        self, instance: _Instance, span: DigestSpan, now: float, arrivals: Arrivals
+        self, instance: Turns, span: DigestSpan, now: float, arrivals: Arrivals
     ) -> Literal[True]:
         key = span.key
         pending = instance.pending.get(key)
@@ -214,19 +149,19 @@ class Assembler:
         self._claim(pending, arrivals)
         return True
 
-    def _instance(self, name: str) -> _Instance:
-        instance = self._instances.setdefault(name, _Instance())
+    def _instance(self, name: str) -> Turns:
+        instance = self._instances.setdefault(name, Turns())
         self._instances.move_to_end(name)
         return instance
 
-    def _begin(self, instance: _Instance, key: StepKey, number: int, now: float) -> Pending | None:
+    def _begin(self, instance: Turns, key: StepKey, number: int, now: float) -> Pending | None:
         """Returns a step that nothing came of before; None if its turn has passed."""
         run = instance.run(key)
         if run.has_passed(number):
             return None
         return Pending(key, now, run.order, number=number)
 
-    def _take_up(self, instance: _Instance, pending: Pending) -> None:
+    def _take_up(self, instance: Turns, pending: Pending) -> None:
         instance.pending[pending.key] = pending
         self._steps += 1
         self._count += 1
@@ -278,7 +213,7 @@ class Assembler:
             self._cut_off(instance, pending)
         return True
 
-    def _cut_off(self, instance: _Instance, pending: Pending) -> None:
+    def _cut_off(self, instance: Turns, pending: Pending) -> None:
         """Judges a step as it is, and before it those whose turn comes before."""
         while pending.key in instance.pending:
             self._forced.append(self._close(instance.next(), "limit"))
@@ -296,7 +231,7 @@ class Assembler:
                 self._defects.guard(fold, "parts not folded", "they take more memory")
                 self._size += pending.size - before
 
-    def _schedule(self, instance: _Instance, name: str) -> None:
+    def _schedule(self, instance: Turns, name: str) -> None:
         """Notes when the instance's next step is due, if that has changed."""
         deadline = self._deadline(instance, instance.next()) if instance.pending else math.inf
         if deadline != instance.deadline:
@@ -305,7 +240,7 @@ class Assembler:
                 self._count += 1
                 heapq.heappush(self._due, (deadline, self._count, name))
 
-    def _soonest(self) -> _Instance | None:
+    def _soonest(self) -> Turns | None:
         """Returns the instance whose step is due next; drops entries that are out of date."""
         while self._due:
             deadline, _, name = self._due[0]
@@ -353,7 +288,7 @@ class Assembler:
         steps, self._forced = self._forced, []
         return steps
 
-    def _deadline(self, instance: _Instance, pending: Pending) -> float:
+    def _deadline(self, instance: Turns, pending: Pending) -> float:
         last = pending.first_seen + self._config.decision_wait
         judged = instance.run(pending.key).judged
         in_turn = pending.number <= judged + 1 and judged != UNKNOWN

@@ -28,7 +28,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from kat_otel.processor.assembler import Ending
+from kat_otel.processor.assembled import Ending
 from kat_otel.processor.exporter import Signal
 from kat_otel.processor.recent import Recent
 from kat_otel.telemetry import LATENCY_BOUNDS, Distribution, Latency, Level, Outcome, Telemetry
