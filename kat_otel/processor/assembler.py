@@ -98,10 +98,10 @@ class Assembler:
             arrivals.poison.append(table)
             return arrivals
         digests, foreign, parts = split
+        self._parts = []
         self._add_digests(digests, now, arrivals)
         if len(foreign):
             arrivals.foreign.append(foreign)
-        self._parts = []
         for key, rank, spans in parts:
             add = partial(self._add_rank, key, rank, spans, now, arrivals)
             what = f"instance {key.instance or '?'}: {len(spans)} spans leave as they came"
