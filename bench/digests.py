@@ -10,7 +10,11 @@ span), and ``loop`` (decode each digest,
 the same lateness and class medians in plain Python). Pinned to one core, CPU time of the process,
 the best of several rounds, ratios first. Also the size of a digest, and what it costs to make one.
 
+With ``--served`` a real `kat process` on the first core takes them by gRPC, its log on disk:
+requests of so many worker steps, ``--together`` of a rank at a time, as a collector joins them.
+
 Run: python bench/digests.py [--layers 20] [--rounds 5] [--together 10] [--ranks 2,8,64,512]
+     python bench/digests.py --served [--ranks 8,64] [--sizes 10,80,640] [--spans 60000]
 """
 
 from __future__ import annotations
@@ -18,11 +22,17 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+from whole_way import Load, Served, Sink, send, wait_for
 
 from kat_otel import semconv
 from kat_otel.config import Config
@@ -189,6 +199,43 @@ def measure(ranks: int, layers: int, rounds: int, together: int) -> str:
     )
 
 
+def served(ranks: int, layers: int, together: int, size: int, spans: int) -> str:
+    """One line: what a process does with requests of so many worker steps."""
+    program = decode_program(
+        replace(LLAMA_70B, layers=layers), workers(ranks, instance=f"bench {ranks}")
+    )
+    group = Group(program, 1)
+    steps = [with_digests(record(group, [number])) for number in range(2 * together)]
+    steps = [stamp(step, f"bench {ranks}", 1, None) for step in steps]
+    rounds = -(-spans // (len(steps) * ranks))
+    parts = [part for n in range(rounds) for part in requests_of(steps, n, together)]
+    joined = max(1, size // together)
+    # Requests put end to end are a request, as protobuf joins repeated fields.
+    requests = [b"".join(parts[at : at + joined]) for at in range(0, len(parts), joined)]
+    count = rounds * len(steps) * ranks
+    cold = len(requests) // 4
+    load = Load(requests, count, rounds * len(steps), ranks, len(requests))
+    sink = Sink()
+    with tempfile.TemporaryDirectory() as folder:
+        process = Served(Path(folder), sink.port, log=True)
+        try:
+            send(replace(load, requests=requests[:cold]), process.port)
+            process.settled()
+            begun, cpu = time.perf_counter(), process.cpu()
+            first = process.state()["spans"]["acknowledged"]
+            send(replace(load, requests=requests[cold:]), process.port)
+            wait_for(process, count)
+            took, cpu = time.perf_counter() - begun, process.cpu() - cpu
+            peak = process.peak()
+        finally:
+            process.stop()
+    warm = count - first
+    return (
+        f"{ranks:5d} {joined * together:14,d} {len(requests[0]):12,d} B {warm / took:12,.0f} "
+        f"{warm / cpu:12,.0f}  {peak}"
+    )
+
+
 def making(layers: int, rounds: int) -> str:
     """What a worker pays for the digest of a step."""
     program = decode_program(replace(LLAMA_70B, layers=layers), workers(8))
@@ -210,7 +257,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--together", type=int, default=10, help="steps judged at once")
     parser.add_argument("--ranks", default=",".join(map(str, STEPS)))
+    parser.add_argument("--served", action="store_true", help="by a process, through its ports")
+    parser.add_argument(
+        "--sizes", default="10,80,640", help="worker steps a request, with --served"
+    )
+    parser.add_argument("--spans", type=int, default=60_000, help="with --served")
     options = parser.parse_args()
+    if options.served:
+        print("ranks  steps/request      request     a second  a CPU second  peak memory")
+        for ranks in map(int, options.ranks.split(",")):
+            for size in map(int, options.sizes.split(",")):
+                line = served(ranks, options.layers, options.together, size, options.spans)
+                print(line, flush=True)
+        return
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     keep_heap()  # as `kat process` does
