@@ -54,7 +54,7 @@ RESOURCE_INTS: Final[dict[str, tuple[str, int]]] = {
     semconv.PP_RANK: ("pp", INT32_MAX),
     semconv.DP_RANK: ("dp", INT32_MAX),
     semconv.EP_RANK: ("ep", INT32_MAX),
-    semconv.RESOLUTION_NS: ("resolution_ns", INT64_MAX),
+    semconv.RESOLUTION_NS: ("resolution_ns", INT32_MAX),  # two seconds: no clock is coarser
 }
 """Resource attribute -> (field of Resource, largest value)."""
 

@@ -4,9 +4,11 @@ Stages are made to fail on purpose, all else is real: gRPC, the log on disk, the
 """
 
 import importlib
+from dataclasses import replace
 
 import pytest
 
+from kat_otel import semconv
 from kat_otel.config import Config
 from kat_otel.otlp import encode_traces
 from kat_otel.processor.leaving import as_they_came
@@ -241,3 +243,24 @@ def test_a_record_that_is_not_understood_any_more_passes_on_as_it_came(
     assert ids(backend) == spans
     assert second.books.marked("log records not understood") == 1
     assert closed(second, tmp_path) == {}
+
+
+def test_a_clock_of_absurd_resolution_befalls_no_stage(fleet, backend, connect):
+    """Beyond two seconds the attribute is one like any other, and the step is judged."""
+    tables = []
+    for table in fleet.step(0):
+        said = {**table.resources[0].attributes, semconv.RESOLUTION_NS: 2**63 - 1}
+        tables.append(replace(table, resources=(replace(table.resources[0], attributes=said),)))
+    config = Config.model_validate(
+        {
+            "receiver": {"endpoint": "127.0.0.1:0"},
+            "exporter": {"endpoint": f"127.0.0.1:{backend.port}"},
+            "traces": {"healthy": "all"},
+        }
+    )
+    with Processor(config) as processor:
+        for table in tables:
+            connect(processor.port)(b"".join(encode_traces(table)))
+        backend.wait_for(lambda: backend.tables)
+    assert processor.books.marked("steps failed") == 0
+    assert processor.books.marked("steps complete") == 1
