@@ -202,6 +202,11 @@ class Report(_Record, kw_only=True):
     incidents: list[Incident]
     abstained: Abstention | None = None
 
+    @property
+    def active(self) -> list[Incident]:
+        """The incidents that go on."""
+        return [incident for incident in self.incidents if incident.status != "resolved"]
+
 
 def to_json(record: Report | Incident, *, indent: int = 0) -> bytes:
     """Returns the record as UTF-8 JSON."""

@@ -69,7 +69,7 @@ class Watch:
         self.spans += len(judged.table)
         if report.steps:
             self.step_ns = report.steps[0].duration_ns
-        active = [incident for incident in report.incidents if incident.status != "resolved"]
+        active = report.active
         news: list[Incident] = []
         for incident in active:
             known = self.incidents.get(incident.id)

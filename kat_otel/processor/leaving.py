@@ -123,7 +123,7 @@ def as_trace(
         whole: an incident wants all of it.
     """
     table = step.table
-    active = [incident for incident in report.incidents if incident.status != "resolved"]
+    active = report.active
     bounds = int(table.start_ns.min()), int(table.end_ns.max())
     # Workers name the root as their parent but the processor alone emits it.
     own = table.kind != SpanKind.STEP

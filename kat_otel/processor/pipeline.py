@@ -233,8 +233,10 @@ class Pipeline:
         for watch in watches:
             watch.lap("assemble")
         instance, news = steps[0].instance, False
-        for step, report, watch in zip(steps, self._judge(steps), watches, strict=True):
+        reports, judged = self._judge(steps), time.monotonic()
+        for watch in watches:
             watch.lap("judge")
+        for step, report, watch in zip(steps, reports, watches, strict=True):
             self._books.mark(f"steps {step.ending}")
             leaving = None if report is None else self._leaving(step, report, now)
             if report is None or leaving is None:
@@ -244,12 +246,12 @@ class Pipeline:
                 continue
             self._leave(leaving)
             self._defects.guard(
-                partial(self._tell, step, report, now),
+                partial(self._tell, step, report, now, judged - step.last_seen),
                 "verdicts untold",
                 f"{_name(step)}: its spans have left, but not all is told of it",
             )
             watch.lap("send")
-            watch.stop(spans=len(step.spans), ending=step.ending, incidents=len(_active(report)))
+            watch.stop(spans=len(step.spans), ending=step.ending, incidents=len(report.active))
             news = news or any(incident.status != "ongoing" for incident in report.incidents)
             if self._on_report is not None:
                 self._on_report(report, step.table)
@@ -286,7 +288,7 @@ class Pipeline:
         return self._defects.guard(partial(self._fate, step, report, now), "steps failed", what)
 
     def _fate(self, step: AssembledStep, report: Report, now: float) -> Leaving:
-        active = _active(report)
+        active = report.active
         if report.incidents:
             self._defects.guard(
                 lambda: self._hardware.explain(report, step.table, now),
@@ -353,14 +355,13 @@ class Pipeline:
             self._ledger.claim(payload.receipts)
             self._sink.offer(payload)
 
-    def _tell(self, step: AssembledStep, report: Report, now: float) -> None:
-        latency = time.monotonic() - step.last_seen
+    def _tell(self, step: AssembledStep, report: Report, now: float, latency: float) -> None:
         self._telemetry.latencies.observe("verdict", latency)
         if report.incidents:
             self._tell_incidents(step, report.incidents, now)
         self._recent.judged(step, report, latency)
         if self._capture is not None:
-            self._capture(step, _active(report))
+            self._capture(step, report.active)
         comparable = report.source.clock.state != "unaligned"
         lateness = arrival_lateness(step.table) if comparable else {}
         self._measurements.step(step.instance, duration_of(step, report), lateness)
@@ -385,10 +386,6 @@ class Pipeline:
         data = self._defects.guard(encode, "metrics failed", "they are left out this time")
         if data is not None:
             self._offer(Payload("metrics", data))
-
-
-def _active(report: Report) -> list[Incident]:
-    return [incident for incident in report.incidents if incident.status != "resolved"]
 
 
 def _name(step: AssembledStep) -> str:

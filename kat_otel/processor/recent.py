@@ -186,7 +186,7 @@ def _seen(step: AssembledStep, report: Report, latency_s: float | None, now_ns: 
 
 
 def _verdict(report: Report) -> tuple[str, Tone]:
-    active = [incident for incident in report.incidents if incident.status != "resolved"]
+    active = report.active
     if active:
         worst = max(active, key=lambda incident: incident.impact_ns)
         more = f" (and {len(active) - 1} more)" if len(active) > 1 else ""

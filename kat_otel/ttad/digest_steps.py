@@ -92,16 +92,17 @@ class DigestSteps:
 
     def take(self, kept: NDArray[np.bool_]) -> DigestSteps:
         """Returns the steps with these digests only, bool ``(n,)``."""
-        if kept.all():
-            return self
-        at: list[int] = np.flatnonzero(kept).tolist()
+        return self if kept.all() else self.at(np.flatnonzero(kept))
+
+    def at(self, places: Int64) -> DigestSteps:
+        """Returns the steps with the digests in these places, in their order."""
         return replace(
             self,
-            step=self.step[kept],
-            rank=self.rank[kept],
-            row=self.row[kept],
-            digests=[self.digests[one] for one in at],
-            headers=self.headers[kept],
+            step=self.step[places],
+            rank=self.rank[places],
+            row=self.row[places],
+            digests=[self.digests[place] for place in places.tolist()],
+            headers=self.headers[places] if len(self.headers) else self.headers,  # read later
         )
 
 
@@ -160,14 +161,7 @@ def _sorted(read: DigestSteps) -> DigestSteps:
     place[1:] |= read.row[1:] < read.row[:-1]  # only to see that rows ascend, too
     if (place[1:] > place[:-1]).all():
         return read
-    order = np.lexsort((read.row, read.rank, read.step))
-    return replace(
-        read,
-        step=read.step[order],
-        rank=read.rank[order],
-        row=read.row[order],
-        digests=[read.digests[at] for at in order.tolist()],
-    )
+    return read.at(np.lexsort((read.row, read.rank, read.step)))
 
 
 def _checked(read: DigestSteps) -> DigestSteps:
@@ -222,7 +216,7 @@ def groups_of(read: DigestSteps) -> Groups:
     new[1:] = read.step[1:] != read.step[:-1]
     if any((column[1:] != column[:-1]).any() for column in columns):
         order = np.lexsort((read.rank, *reversed(columns), read.step))
-        read, columns = _reordered(read, order), [column[order] for column in columns]
+        read, columns = read.at(order), [column[order] for column in columns]
         headers = read.headers
         for column in columns:
             new[1:] |= column[1:] != column[:-1]
@@ -249,17 +243,6 @@ def groups_of(read: DigestSteps) -> Groups:
         alone[int(read.step[first[at]])].append(int(read.rank[first[at]]))
     of_step = np.bincount(read.step[first], minlength=len(read))
     return Groups(read, of_kind, of_step, {step: sorted(some) for step, some in alone.items()})
-
-
-def _reordered(read: DigestSteps, order: Int64) -> DigestSteps:
-    return replace(
-        read,
-        step=read.step[order],
-        rank=read.rank[order],
-        row=read.row[order],
-        digests=[read.digests[at] for at in order.tolist()],
-        headers=read.headers[order],
-    )
 
 
 def _tuples(rank: Int64, first: Int64, size: Int64) -> list[tuple[int, ...]]:

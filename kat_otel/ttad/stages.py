@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kat_otel.spans import UNKNOWN
-from kat_otel.ttad.durations import local_work
 from kat_otel.ttad.groups import GroupChange, shift_test
 from kat_otel.ttad.judged import Judged
 from kat_otel.ttad.settings import Settings
@@ -26,7 +25,7 @@ def slow_stages(judged: Judged, settings: Settings) -> list[GroupChange]:
     if len(stages) < 2:
         return []
     features, alignment = judged.features, judged.alignment
-    usable = features.present & local_work(features, alignment)[:, None]
+    usable = features.present & judged.durations.local[:, None]
     typical = np.stack([_typical(judged, usable & (stage == s)[None, :]) for s in stages])
     # operations that every stage runs
     shared: NDArray[np.bool_] = np.logical_and.reduce(typical > 0, axis=0)
