@@ -230,6 +230,25 @@ class Servers:
         self.until(f"{name}'s health", lambda: self.collector_is_up(server))
         return server
 
+    def gateway(self, kat: Kat, *, endpoint: str, back: str, traces: str) -> Server:
+        """Starts ``gateway.yaml`` around a processor.
+
+        Args:
+            endpoint: where it takes OTLP over gRPC.
+            back: where ``kat`` gives back what it has judged.
+            traces: the backend that gets the traces.
+        """
+        return self.collector(
+            "gateway",
+            "gateway.yaml",
+            KAT_COLLECTOR_GRPC_ENDPOINT=endpoint,
+            KAT_COLLECTOR_HTTP_ENDPOINT=self.endpoint(),
+            KAT_PROCESS_ENDPOINT=kat.endpoint,
+            KAT_RETURN_ENDPOINT=back,
+            KAT_JAEGER_ENDPOINT=traces,
+            KAT_PROMETHEUS_ENDPOINT=self.endpoint(),
+        )
+
     def _collector_environment(self, name: str) -> dict[str, str]:
         ports = free_ports(2)
         return {

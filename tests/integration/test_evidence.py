@@ -58,16 +58,7 @@ def test_an_xid_in_the_kernels_log_changes_the_component_of_an_incident(servers,
 def _gateway(servers, sink, **settings):
     endpoint, back = servers.endpoint(), servers.endpoint()
     kat = servers.kat("kat", back, **settings)
-    servers.collector(
-        "gateway",
-        "gateway.yaml",
-        KAT_COLLECTOR_GRPC_ENDPOINT=endpoint,
-        KAT_COLLECTOR_HTTP_ENDPOINT=servers.endpoint(),
-        KAT_PROCESS_ENDPOINT=kat.endpoint,
-        KAT_RETURN_ENDPOINT=back,
-        KAT_JAEGER_ENDPOINT=sink.endpoint,
-        KAT_PROMETHEUS_ENDPOINT=servers.endpoint(),
-    )
+    servers.gateway(kat, endpoint=endpoint, back=back, traces=sink.endpoint)
     return kat, endpoint
 
 

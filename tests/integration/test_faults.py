@@ -39,15 +39,8 @@ class Way:
         self.endpoint, back = servers.endpoint(), servers.endpoint()
         exporter = sink.endpoint if straight else back
         self.kat = servers.kat("kat", exporter, **{**WHOLE, **settings})
-        self.collector = servers.collector(
-            "gateway",
-            "gateway.yaml",
-            KAT_COLLECTOR_GRPC_ENDPOINT=self.endpoint,
-            KAT_COLLECTOR_HTTP_ENDPOINT=servers.endpoint(),
-            KAT_PROCESS_ENDPOINT=self.kat.endpoint,
-            KAT_RETURN_ENDPOINT=back,
-            KAT_JAEGER_ENDPOINT=sink.endpoint,
-            KAT_PROMETHEUS_ENDPOINT=servers.endpoint(),
+        self.collector = servers.gateway(
+            self.kat, endpoint=self.endpoint, back=back, traces=sink.endpoint
         )
 
     def closes(self, requests, *, within=90.0):

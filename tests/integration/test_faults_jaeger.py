@@ -30,16 +30,7 @@ def test_a_processor_killed_under_load_while_jaeger_is_away_explains_every_span(
     jaeger = Jaeger.start(servers)
     endpoint, back = servers.endpoint(), servers.endpoint()
     kat = servers.kat("kat", back)
-    gateway = servers.collector(
-        "gateway",
-        "gateway.yaml",
-        KAT_COLLECTOR_GRPC_ENDPOINT=endpoint,
-        KAT_COLLECTOR_HTTP_ENDPOINT=servers.endpoint(),
-        KAT_PROCESS_ENDPOINT=kat.endpoint,
-        KAT_RETURN_ENDPOINT=back,
-        KAT_JAEGER_ENDPOINT=jaeger.endpoint,
-        KAT_PROMETHEUS_ENDPOINT=servers.endpoint(),
-    )
+    gateway = servers.gateway(kat, endpoint=endpoint, back=back, traces=jaeger.endpoint)
     healthy = INSTANCE.steps(range(HEALTHY))
     faulty = INSTANCE.steps(range(HEALTHY, STEPS), faulty=True)
     sent = span_ids(healthy + faulty)

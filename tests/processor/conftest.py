@@ -4,6 +4,7 @@ import itertools
 import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -201,6 +202,24 @@ class Backend(grpc.GenericRpcHandler):
                 return self.take(details.method, data)
 
         return grpc.unary_unary_rpc_method_handler(export)
+
+    @contextmanager
+    def hanging(self):
+        """Takes requests and answers none of them."""
+        taken, answer = self.take, threading.Event()
+
+        def take(method, data):
+            self.changed.release()  # held by the caller
+            answer.wait(60)
+            self.changed.acquire()
+            return taken(method, data)
+
+        self.take = take
+        try:
+            yield
+        finally:
+            answer.set()
+            self.take = taken
 
     def take(self, method: str, data: bytes) -> bytes:
         if "trace" in method:

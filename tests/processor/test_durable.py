@@ -239,15 +239,6 @@ def test_a_request_that_ends_two_starts_passes_on_as_it_came_and_ends_no_third(
 def test_sigterm_ends_in_time_although_the_backend_hangs_and_what_waits_is_sent_later(
     settings, fleet, backend, connect, tmp_path
 ):
-    taken, answer = backend.take, threading.Event()
-
-    def hang(method, data):
-        backend.changed.release()  # held by the caller
-        answer.wait(60)
-        backend.changed.acquire()
-        return taken(method, data)
-
-    backend.take = hang
     config = settings(f"127.0.0.1:{backend.port}", shutdown_timeout=2)
     config = config.model_copy(
         update={"exporter": config.exporter.model_copy(update={"timeout": 60.0})}
@@ -260,26 +251,25 @@ def test_sigterm_ends_in_time_although_the_backend_hangs_and_what_waits_is_sent_
         text=True,
     )
     try:
-        lines = iter(child.stderr.readline, "")
-        said = next(line for line in lines if "receiving OTLP on port" in line)
-        export = connect(int(said.split("port ")[1].split(",")[0]))
-        for step in range(3):
-            for table in fleet.step(step):
-                export(b"".join(encode_traces(table)), timeout=20)
-                acknowledged |= ids(table)
-        backend.wait_for(lambda: backend.attempts)
-        begun = time.monotonic()
-        child.terminate()
-        _, said = child.communicate(timeout=30)
-        took = time.monotonic() - begun
+        with backend.hanging():
+            lines = iter(child.stderr.readline, "")
+            said = next(line for line in lines if "receiving OTLP on port" in line)
+            export = connect(int(said.split("port ")[1].split(",")[0]))
+            for step in range(3):
+                for table in fleet.step(step):
+                    export(b"".join(encode_traces(table)), timeout=20)
+                    acknowledged |= ids(table)
+            backend.wait_for(lambda: backend.attempts)
+            begun = time.monotonic()
+            child.terminate()
+            _, said = child.communicate(timeout=30)
+            took = time.monotonic() - begun
     finally:
         child.kill()
-        answer.set()
         child.stderr.close()
     assert child.returncode == 0, said
     assert f"pending {len(acknowledged)}" in said
     assert 2.0 <= took < 2.0 + 1.5, said  # the allowance: a process that ends
-    backend.take = taken
     backend.tables.clear()
     with Processor(config) as second:
         backend.wait_for(lambda: acknowledged <= ids(backend.spans_unlocked()))

@@ -410,25 +410,6 @@ def test_what_tells_of_our_own_work_stands_in_no_book_when_it_is_parted(exporter
     assert books.balance().counts == {}
 
 
-@contextmanager
-def hanging(backend):
-    """Takes requests and answers none of them."""
-    taken, answer = backend.take, threading.Event()
-
-    def take(method, data):
-        backend.changed.release()  # held by the caller
-        answer.wait(60)
-        backend.changed.acquire()
-        return taken(method, data)
-
-    backend.take = take
-    try:
-        yield
-    finally:
-        answer.set()
-        backend.take = taken
-
-
 @pytest.mark.parametrize("initial_interval", [0.0, 0.01])
 def test_a_call_that_hangs_is_cut_off_at_the_deadline(backend, books, payload, initial_interval):
     settled = []
@@ -436,7 +417,7 @@ def test_a_call_that_hangs_is_cut_off_at_the_deadline(backend, books, payload, i
     retry = RetryConfig(initial_interval=initial_interval, max_interval=0.05)
     config = ExporterConfig(endpoint=f"127.0.0.1:{backend.port}", timeout=60, retry=retry)
     exporter = Exporter(config, books, ledger=ledger, durable=True)
-    with hanging(backend):
+    with backend.hanging():
         exporter.start()
         for number in range(40):  # none of those behind it gets a time of its own
             ledger.claim((number,))
