@@ -1,0 +1,1 @@
+"""Kernel spans and digests from inside an inference worker, at a stated and bounded cost."""
