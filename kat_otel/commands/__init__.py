@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, Entry] = {
     "process": Entry("kat_otel.commands.process", "Judge live OTLP spans, between two pipelines."),
     "replay": Entry("kat_otel.commands.replay", "Send trace files as OTLP, by rank and step."),
     "demo": Entry("kat_otel.commands.demo", "See a fault found: eight simulated workers."),
+    "capture": Entry("kat_otel.commands.capture", "Ask an instance's ranks for whole steps."),
     "validate": Entry("kat_otel.commands.validate", "Check a configuration file."),
     "doctor": Entry("kat_otel.commands.doctor", "See what is missing here, and how to mend it."),
 }

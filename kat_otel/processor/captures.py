@@ -142,6 +142,18 @@ class Captures:
             instance.reasons.popitem(last=False)
         return capture
 
+    def latest(self, name: str) -> int | None:
+        """Returns the step that every rank of an instance has reached; None if none polls."""
+        instance = self._instances.get(name)
+        if instance is None or not instance.ranks:
+            return None
+        return min(rank.step for rank in instance.ranks.values())
+
+    @property
+    def instances(self) -> list[str]:
+        """Those whose workers poll, the latest last."""
+        return list(self._instances)
+
     def _instance(self, name: str, now: float) -> _Instance:
         instance = self._instances.get(name)
         if instance is None:

@@ -3,24 +3,29 @@
 ``POST /v1/opamp`` with OpAMP's AgentToServer; the question and the answer are custom messages of
 the capability ``io.opentelemetry.kat.capture`` (:mod:`kat_otel.capture`). The server never calls
 a worker, and nothing but the steps to send can be asked of one.
+
+``POST /v1/captures`` is the operator's: ``kat capture`` asks for the steps of an instance as a
+finding would, within the same bounds.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from kat_otel import opamp
-from kat_otel.capture import CAPABILITY, ORDERS, POLL, Orders, Poll
+from kat_otel.capture import CAPABILITY, ORDERS, POLL, Capture, Orders, Poll
 from kat_otel.config import Config
 from kat_otel.errors import ConfigError, DecodeError
 from kat_otel.opamp import AgentToServer, CustomMessage, ServerToAgent
@@ -74,7 +79,12 @@ class ControlServer:
         if control.endpoint is None:
             raise ConfigError("control.endpoint is not given: there is nowhere to listen")
         self._authenticator = Authenticator(control.auth, "control.auth")
-        app = Starlette(routes=[Route("/v1/opamp", self._answer, methods=["POST"])])
+        app = Starlette(
+            routes=[
+                Route("/v1/opamp", self._answer, methods=["POST"]),
+                Route("/v1/captures", self._operator, methods=["POST"]),
+            ]
+        )
         self._server = HttpServer(
             "control",
             control.endpoint,
@@ -121,12 +131,15 @@ class ControlServer:
             if self._config.control.mode != "full":
                 return False
             capture = self._captures.request(instance, step, reason, self._clock())
+        return self._requested(instance, capture, reason)
+
+    def _requested(self, instance: str, capture: Capture | None, reason: str) -> bool:
         if capture is None:
             return False
         self._books.mark("captures requested")
         recorded, coming = capture.recorded, capture.next
         logger.info(
-            "instance %s: asked for whole steps %d to %d and %d to %d (incident %s)",
+            "instance %s: asked for whole steps %d to %d and %d to %d (%s)",
             instance,
             *recorded,
             *coming,
@@ -142,18 +155,57 @@ class ControlServer:
             )
         if request.headers.get("content-type", "").partition(";")[0].strip() != _PROTOBUF:
             return Response(status_code=HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > opamp.MAX_MESSAGE_BYTES:
-                return Response(status_code=HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        body = await _body(request)
+        if body is None:
+            return Response(status_code=HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         try:
-            message = AgentToServer.decode(bytes(body))
+            message = AgentToServer.decode(body)
         except DecodeError as error:
             self._books.mark("polls malformed")
             return Response(str(error), status_code=HTTPStatus.BAD_REQUEST)
         answer = self._orders(message)
         return Response(answer.encode(), media_type=_PROTOBUF)
+
+    async def _operator(self, request: Request) -> Response:
+        """Asks for whole steps in an operator's name, and says which, or why not."""
+        if not self._authenticator.allows(request.headers.get("authorization")):
+            self._books.mark("polls unauthenticated")
+            return Response(
+                status_code=HTTPStatus.UNAUTHORIZED, headers={"www-authenticate": "Bearer"}
+            )
+        body = await _body(request)
+        if body is None:
+            return Response(status_code=HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        try:
+            said: Any = json.loads(body)
+            name = str(said["instance"])
+            who = str(said.get("who", "an operator"))[:64]
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+            return _problem(HTTPStatus.BAD_REQUEST, 'the body is not {"instance": ...}')
+        # Every request is a reason of its own: an operator may ask twice.
+        reason = f"{who} {uuid.uuid4().hex[:8]}"
+        with self._lock:
+            known = self._captures.instances
+            step = self._captures.latest(name)
+            mode = self._config.control.mode
+            capture = None
+            if mode == "full" and step is not None:
+                capture = self._captures.request(name, step, reason, self._clock())
+        if mode != "full":
+            return _problem(HTTPStatus.CONFLICT, f"control.mode is {mode}: no whole steps are sent")
+        if step is None:
+            heard = ", ".join(known[-8:]) or "none"
+            return _problem(
+                HTTPStatus.NOT_FOUND, f"no worker of {name[:128]} polls; heard of: {heard}"
+            )
+        if capture is None:
+            return _problem(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "not now: nobody polled just now, too many requests are under way, or "
+                "digests.captures_per_hour is used up",
+            )
+        self._requested(name, capture, reason)
+        return JSONResponse({"id": capture.id, "recorded": capture.recorded, "next": capture.next})
 
     def _orders(self, message: AgentToServer) -> ServerToAgent:
         uid, custom = message.instance_uid, message.custom_message
@@ -182,6 +234,20 @@ class ControlServer:
         )
         answer = CustomMessage(CAPABILITY, ORDERS, orders.encode())
         return ServerToAgent(uid, custom_capabilities=(CAPABILITY,), custom_message=answer)
+
+
+async def _body(request: Request) -> bytes | None:
+    """Returns the body; None if it is longer than any message may be."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > opamp.MAX_MESSAGE_BYTES:
+            return None
+    return bytes(body)
+
+
+def _problem(status: HTTPStatus, text: str) -> Response:
+    return JSONResponse({"error": text}, status_code=status)
 
 
 def _refused(uid: bytes, why: str) -> ServerToAgent:

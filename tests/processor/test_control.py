@@ -19,10 +19,12 @@ from http.client import HTTPException
 
 import grpc
 import pytest
+from click.testing import CliRunner, Result
 from pydantic import SecretStr
 
 from kat_otel import opamp
 from kat_otel.capture import CAPABILITY, POLL, Orders, Poll, capture_nonce
+from kat_otel.commands.capture import capture
 from kat_otel.config import (
     AuthConfig,
     Config,
@@ -288,6 +290,45 @@ def test_an_operator_switches_everything_off_at_run_time(server: ControlServer) 
     assert not server.request("llama", 2, "b")
     server.reload(config_of(mode="off"))
     assert worker.poll(3).mode == "off"
+
+
+def operator(server: ControlServer, *arguments: str, token: str = TOKEN) -> Result:
+    """Runs ``kat capture``."""
+    endpoint = f"http://127.0.0.1:{server.port}"
+    return CliRunner(env={"KAT_CONTROL_TOKEN": token}).invoke(
+        capture, [*arguments, "--endpoint", endpoint]
+    )
+
+
+def test_an_operator_asks_for_whole_steps_and_is_told_which(server: ControlServer) -> None:
+    ranks = [Worker(server.port, "a", rank) for rank in range(2)]
+    for worker in ranks:
+        worker.poll(100, 50)
+
+    answer = operator(server, "a")
+
+    assert answer.exit_code == 0, answer.output
+    told = {worker.poll(101, 50).captures for worker in ranks}
+    assert len(told) == 1
+    ((wanted,),) = told
+    assert f"steps {wanted.next[0]} to {wanted.next[1]}" in answer.output
+    assert wanted.id in answer.output
+    assert wanted.recorded[1] == 100
+    again = operator(server, "a")
+    assert again.exit_code == 0, "an operator may ask twice, unlike an incident"
+
+
+def test_an_operator_who_cannot_be_served_is_told_why(server: ControlServer) -> None:
+    Worker(server.port, "a", 0).poll(5)
+
+    unknown = operator(server, "b")
+    assert unknown.exit_code == 1
+    assert "heard of: a" in unknown.output
+    wrong = operator(server, "a", token="guess")
+    assert (wrong.exit_code, "token" in wrong.output) == (1, True)
+    server.reload(config_of(mode="digest"))
+    off = operator(server, "a")
+    assert (off.exit_code, "control.mode is digest" in off.output) == (1, True)
 
 
 def asked(captures: Captures, step: int, now: float) -> tuple[tuple[int, int], tuple[int, int]]:
