@@ -79,7 +79,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg,misc]
         if version != "editable":
             build_data["force_include"][str(target)] = str(PLACE / LIBRARY)
 
-    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+    def finalize(self, *_: Any) -> None:
         """Removes that folder."""
         if hasattr(self, "folder"):
             self.folder.cleanup()

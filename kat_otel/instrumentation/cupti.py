@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from typing import Any, Final
+from typing import Final
 
-from kat_otel.errors import CaptureError
 from kat_otel.instrumentation import libcupti
+from kat_otel.instrumentation.layouts import Layout
 from kat_otel.instrumentation.library import COUNTERS, PATH, Code, Geometry, Options, Outcome, load
 from kat_otel.instrumentation.records import Loss
+from kat_otel.instrumentation.refusal import no_library, refusal
 from kat_otel.instrumentation.settings import Settings
 
 __all__ = ["Capture"]
@@ -28,7 +29,7 @@ _FLUSH_MS: Final = 100
 
 _MARKER: Final = 12
 _GRAPH_TRACE: Final = 51
-_KINDS: Final = (
+_KINDS: Final[tuple[int, ...]] = (
     10,  # concurrent kernels
     1,  # memcpy
     22,  # memcpy between devices
@@ -54,6 +55,7 @@ class Capture:
         fd: the region, for :class:`kat_otel.instrumentation.region.RegionSource`. Closed at exec:
             hand it to the helper by ``pass_fds``.
         library: the libcupti in use; None without CUPTI.
+        version: as cuptiGetVersion says it; 0 without CUPTI.
         notes: what a user may want to know: of an unknown version of CUPTI, for instance.
     """
 
@@ -66,7 +68,6 @@ class Capture:
         self.library = library
         self.version = version
         self.notes = notes
-        self._last = Loss()
 
     @staticmethod
     def start(settings: Settings, *, cupti: bool = True) -> Capture:
@@ -88,16 +89,11 @@ class Capture:
             if outcome.code == Code.OK:
                 return _begun(candidate, outcome, settings)
             if outcome.code not in _NEXT or candidate.where in {"KAT_CUPTI_LIBRARY", "mapped"}:
-                raise _error(outcome, candidate)
-        raise CaptureError(
-            f"no libcupti (tried {', '.join(dict.fromkeys(c.where for c in candidates))}):"
-            f" {_text(outcome.detail) or Code(outcome.code).name}",
-            "pip install nvidia-cuda-cupti-cu12 (or nvidia-cuda-cupti for CUDA 13),"
-            " or KAT_CUPTI_LIBRARY=/path/of/libcupti.so",
-        )
+                raise refusal(outcome, candidate.path)
+        raise no_library(", ".join(dict.fromkeys(one.where for one in candidates)), outcome)
 
     def mark(self, step: int, micro: int, edge: int, flags: int = 0) -> None:
-        """Says that a step begins or ends (records.Edge) on this thread; what is lost is counted."""
+        """Says that a step begins or ends (records.Edge) on this thread; a loss is counted."""
         self._native.kat_mark(step, micro, edge, flags)
 
     def say(self, message: bytes) -> bool:
@@ -132,7 +128,7 @@ class Capture:
 
 
 def _kinds(settings: Settings) -> int:
-    kinds = set(_KINDS)
+    kinds: set[int] = set(_KINDS)
     if settings.graphs == "graph":
         kinds.add(_GRAPH_TRACE)
     if os.environ.get("NVTX_INJECTION64_PATH") != str(PATH):
@@ -157,62 +153,16 @@ def _start(settings: Settings, candidate: libcupti.Candidate | None) -> Outcome:
     outcome = Outcome()
     native.kat_start(ctypes.byref(options), ctypes.byref(outcome))
     if candidate is None and outcome.code != Code.OK:
-        raise _error(outcome, candidate)
+        raise refusal(outcome, "")
     return outcome
 
 
-def _begun(
-    candidate: libcupti.Candidate | None, outcome: Outcome, settings: Settings
-) -> Capture:
-    notes: tuple[str, ...] = ()
-    if candidate and outcome.version // 100 > outcome.layout_version // 100 >= 1_300:
-        notes = (
-            f"CUPTI {outcome.version} is newer than what KAT-OTel knows: its records are read as"
-            f" those of {outcome.layout_version}, and checked",
-        )
+def _begun(candidate: libcupti.Candidate | None, outcome: Outcome, settings: Settings) -> Capture:
+    layout = Layout.of(outcome.version) if candidate else None
+    notes = (layout.note,) if layout and layout.note else ()
     for note in notes:
         logger.warning("%s", note)
     capture = Capture(candidate, outcome.version, notes)
     if settings.mode != "full":
         capture.order(settings.mode)
     return capture
-
-
-def _text(value: Any) -> str:
-    return bytes(value).decode(errors="replace")
-
-
-def _error(outcome: Outcome, candidate: libcupti.Candidate | None) -> CaptureError:
-    where = candidate.path if candidate else ""
-    said = f"{_text(outcome.function)}: {_text(outcome.detail)} ({outcome.result})"
-    reason, remedy = {
-        Code.ALREADY: ("capture runs in this process already", ""),
-        Code.NO_MEMORY: (f"no memory to share: {said}", "lower KAT_BUFFER_MIB"),
-        Code.NO_LIBRARY: (f"libcupti does not load: {_text(outcome.detail)}", _PATH_REMEDY),
-        Code.NO_FUNCTION: (f"{where} has no {_text(outcome.function)}", _PATH_REMEDY),
-        Code.UNKNOWN_VERSION: (
-            f"{where} is CUPTI {outcome.version}, older than CUDA 12.1",
-            "use CUDA 12.1 or newer",
-        ),
-        Code.BUSY: (
-            f"another tool has CUPTI: {said}",
-            "end it (nsys, torch.profiler, another tracer), or run without kernel spans",
-        ),
-        Code.NO_DRIVER: (
-            f"CUPTI finds no working NVIDIA driver: {said}",
-            "run nvidia-smi in the same place; a container needs the utility and compute"
-            " capabilities of the NVIDIA runtime",
-        ),
-        Code.NO_PERMISSION: (
-            f"the driver does not allow profiling: {said}",
-            "set NVreg_RestrictProfilingToAdminUsers=0 for the nvidia module, or add the"
-            " capability CAP_SYS_ADMIN",
-        ),
-    }.get(
-        Code(outcome.code),
-        (f"CUPTI refuses: {said}", "report it with the versions of CUDA and the driver"),
-    )
-    return CaptureError(reason, remedy)
-
-
-_PATH_REMEDY: Final = "set KAT_CUPTI_LIBRARY to the libcupti of the CUDA that the server uses"

@@ -15,7 +15,12 @@ __all__ = ["Candidate", "find"]
 _NAME: Final = re.compile(r"libcupti\.so(\.\d+)*$")
 _RUNTIME: Final = re.compile(r"lib(?:cudart|cublas|nvrtc)[^/]*\.so\.(\d+)")
 _WHEELS: Final = ("nvidia/cuda_cupti/lib", "nvidia/cu13/lib", "nvidia/cu14/lib")
-_TOOLKITS: Final = ("extras/CUPTI/lib64", "lib64", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib")
+_TOOLKITS: Final = (
+    "extras/CUPTI/lib64",
+    "lib64",
+    "targets/x86_64-linux/lib",
+    "targets/sbsa-linux/lib",
+)
 _SYSTEM: Final = ("libcupti.so.13", "libcupti.so.12", "libcupti.so")
 
 

@@ -112,6 +112,7 @@ _PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "kat_name": (c_uint32, (c_void_p, c_uint32, c_char_p, c_uint32)),
     "kat_message": (c_uint32, (c_void_p, c_char_p, POINTER(c_uint32))),
     "kat_reader_counters": (None, (c_void_p, c_uint64 * (COUNTERS + 2))),
+    "kat_reader_more": (c_int, (c_void_p,)),
     "kat_reader_closed": (c_int, (c_void_p,)),
     "kat_reader_order": (None, (c_void_p, c_uint32)),
 }

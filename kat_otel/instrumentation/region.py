@@ -62,6 +62,7 @@ class RegionSource:
                 "worker and helper must run the same version of KAT-OTel",
             )
         self._strings: list[str] = []
+        self._until_ns = 0
         self._halves = Halves()
         self._text = ctypes.create_string_buffer(LONGEST_NAME)
         self._message = ctypes.create_string_buffer(LONGEST_MESSAGE)
@@ -117,6 +118,8 @@ class RegionSource:
         named: dict[str, NDArray[Any]] = dict(zip(KINDS, columns, strict=False))
         if len(columns[-1]):
             named["markers"] = np.concatenate((named["markers"], self._halves.join(columns[-1])))
+        if not self._library.kat_reader_more(self._reader):  # else some is still to be taken
+            self._until_ns = max(self._until_ns, min(counters[10], 2**63 - 1))
         lost, refused, unsaid, malformed, *_ = counters
         batch = Batch(
             strings=self._strings,
@@ -129,7 +132,7 @@ class RegionSource:
                 messages=unsaid,
                 malformed=malformed + counters[COUNTERS + 1],
             ),
-            until_ns=min(counters[10], 2**63 - 1),
+            until_ns=self._until_ns,
             busy_ns=counters[9],
             ended=ended and not more,
         )

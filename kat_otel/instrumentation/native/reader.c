@@ -194,6 +194,10 @@ void kat_reader_counters(struct kat_reader *r, uint64_t counters[14]) {
     counters[13] = r->malformed;
 }
 
+int kat_reader_more(struct kat_reader *r) {
+    return atomic_load(&r->shared->ready_tail) != r->ready_head;
+}
+
 int kat_reader_closed(struct kat_reader *r) { return atomic_load(&r->shared->closed) != 0; }
 
 void kat_reader_order(struct kat_reader *r, uint32_t mode) {

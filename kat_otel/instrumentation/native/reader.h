@@ -39,6 +39,9 @@ KAT_EXPORT uint32_t kat_name(struct kat_reader *reader, uint32_t id, char *text,
 /* The next message, into KAT_LONGEST_MESSAGE bytes: its type (0: none) and length. */
 KAT_EXPORT uint32_t kat_message(struct kat_reader *reader, void *data, uint32_t *length);
 
+/* Whether buffers are ready that were not taken. */
+KAT_EXPORT int kat_reader_more(struct kat_reader *reader);
+
 /* Counters of the worker, then rows and buffers that this reader gave up. */
 KAT_EXPORT void kat_reader_counters(struct kat_reader *reader, uint64_t counters[14]);
 

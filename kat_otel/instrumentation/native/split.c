@@ -4,6 +4,7 @@
 
 /* Rows as records.py has them. The memory under a record may change while it is read (its writer
  * is another process), so each field is read once and nothing but its value depends on it. */
+#define AHEAD 2048 /* bytes: several records */
 #define PACKED __attribute__((packed))
 
 struct PACKED gpu {
@@ -84,6 +85,8 @@ void kat_split_count(
     for (uint32_t at = 0; valid - at >= sizeof(uint32_t);) {
         uint32_t kind = u32(buffer, at);
         if (kind >= KAT_KINDS || !sizes[kind] || sizes[kind] > valid - at) return;
+        __builtin_prefetch(buffer + at + AHEAD); /* another process wrote it */
+        __builtin_prefetch(buffer + at + AHEAD + KERNEL_NAME);
         if (column_of_kind[kind]) rows[column_of_kind[kind] - 1]++;
         at += sizes[kind];
     }
