@@ -7,6 +7,7 @@ errors stay ordinary exceptions; these are for what users and peers can cause.
 from __future__ import annotations
 
 __all__ = [
+    "CaptureError",
     "ConfigError",
     "DecodeError",
     "KatError",
@@ -39,6 +40,20 @@ class TraceFileError(KatError):
         self.remedy = remedy
         where = f"{path} ({place})" if place else path
         super().__init__(f"{where}: {problem}" + (f" — {remedy}" if remedy else ""))
+
+
+class CaptureError(KatError):
+    """Kernels cannot be captured in this process, or not be read by this one.
+
+    Attributes:
+        reason: what was found.
+        remedy: what the user can do, or ``""``.
+    """
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        self.reason = reason
+        self.remedy = remedy
+        super().__init__(reason + (f" — {remedy}" if remedy else ""))
 
 
 class DecodeError(KatError):
