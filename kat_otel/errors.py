@@ -16,6 +16,7 @@ __all__ = [
     "LogTooSmallError",
     "MissingDependencyError",
     "TraceFileError",
+    "UnreachableError",
 ]
 
 
@@ -78,3 +79,7 @@ class LogFailedError(KatError):
 
 class MissingDependencyError(KatError):
     """An optional dependency is needed; the message names the extra that installs it."""
+
+
+class UnreachableError(KatError):
+    """A server did not answer, or not in time; sent again, the request may succeed."""

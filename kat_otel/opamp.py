@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kat_otel.errors import DecodeError
+from kat_otel.wire import delimited, read_fields, varint
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
@@ -27,7 +28,7 @@ SERVER_ACCEPTS_STATUS: Final = 1
 BAD_REQUEST: Final = 1
 UNAVAILABLE: Final = 2
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_VARINT, _BYTES = 0, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,21 +166,12 @@ class ServerToAgent:
         )
 
 
-def _varint(number: int) -> bytes:
-    groups = bytearray()
-    while number >= 0x80:
-        groups.append((number & 0x7F) | 0x80)
-        number >>= 7
-    groups.append(number)
-    return bytes(groups)
-
-
 def _number(field: int, number: int) -> bytes:
-    return _varint(field << 3 | _VARINT) + _varint(number)
+    return varint(field << 3 | _VARINT) + varint(number)
 
 
 def _delimited(field: int, data: bytes) -> bytes:
-    return _varint(field << 3 | _BYTES) + _varint(len(data)) + data
+    return delimited(varint(field << 3 | _BYTES), data)
 
 
 def _capabilities(field: int, names: tuple[str, ...]) -> bytes:
@@ -196,38 +188,10 @@ def _fields(data: bytes) -> Iterator[tuple[tuple[int, int], int | bytes]]:
     """Yields (field number, wire type) and value of each field; of groups there are none."""
     if len(data) > MAX_MESSAGE_BYTES:
         raise DecodeError(f"an OpAMP message of {len(data)} bytes, at most {MAX_MESSAGE_BYTES}")
-    at = 0
-    while at < len(data):
-        tag, at = _read_varint(data, at)
-        field, wire = tag >> 3, tag & 7
-        value: int | bytes
-        if wire == _VARINT:
-            value, at = _read_varint(data, at)
-        elif wire in {_BYTES, _FIXED64, _FIXED32}:
-            size = 8 if wire == _FIXED64 else 4
-            if wire == _BYTES:
-                size, at = _read_varint(data, at)
-            if size > len(data) - at:
-                raise DecodeError(f"OpAMP field {field} reaches beyond the message")
-            value, at = data[at : at + size], at + size
-        else:
-            raise DecodeError(f"OpAMP field {field} has wire type {wire}, which is not in use")
-        if not field:
-            raise DecodeError("an OpAMP field without a number")
-        yield (field, wire), value
-
-
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    number = shift = 0
-    while shift < 70:
-        if at >= len(data):
-            raise DecodeError("an OpAMP message that ends within a number")
-        byte = data[at]
-        number |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return number & 0xFFFFFFFFFFFFFFFF, at
-    raise DecodeError("an OpAMP message with a number of more than ten bytes")
+    try:
+        yield from read_fields(data)
+    except DecodeError as error:
+        raise DecodeError(f"no OpAMP message: {error}") from error
 
 
 def _bytes(value: int | bytes) -> bytes:

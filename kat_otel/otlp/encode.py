@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 
 from kat_otel import semconv
-from kat_otel.otlp import fields
-from kat_otel.otlp.fields import REST
-from kat_otel.otlp.wire import attribute, delimited, varint
-from kat_otel.spans import UNKNOWN, Resource, SpanTable
+from kat_otel.fields import REST
+from kat_otel.spans import Resource, SpanTable
+from kat_otel.wire import delimited, resource_attributes, varint
 
 __all__ = ["MAX_REQUEST_BYTES", "Request", "encode_requests", "encode_traces"]
 
@@ -99,20 +98,7 @@ def _row_numbers(rows: NDArray[Any]) -> NDArray[np.int64]:
 
 def _pack_resource(resource: Resource) -> tuple[bytes, bytes]:
     """Returns the fields of ResourceSpans but the spans, and those of ScopeSpans."""
-    pairs = [
-        (key, getattr(resource, name))
-        for key, (name, _) in fields.RESOURCE_INTS.items()
-        if getattr(resource, name) != (1 if name == "resolution_ns" else UNKNOWN)
-    ]
-    pairs += [
-        (key, getattr(resource, name))
-        for key, name in fields.RESOURCE_TEXTS.items()
-        if getattr(resource, name)
-    ]
-    pairs += [(key, value) for key, value in resource.attributes.items() if key != REST]
-    packed = b"".join(
-        delimited(b"\x0a", attribute(key, value).SerializeToString()) for key, value in pairs
-    )
+    packed = resource_attributes(resource)
     rest = _rest_of(resource)
     packed += rest.resource.SerializeToString()
     header = delimited(b"\x0a", packed)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from kat_otel.errors import DecodeError
 from kat_otel.otlp.reference import header_problem_of, parse, resource_of
-from kat_otel.otlp.wire import delimited
 from kat_otel.spans import Resource
+from kat_otel.wire import delimited
 
 __all__ = ["Headers", "Scopes"]
 

@@ -12,8 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kat_otel import semconv
-from kat_otel.otlp import fields
+from kat_otel import fields, semconv
 from kat_otel.otlp.layout import INT_COLUMNS
 
 __all__ = [

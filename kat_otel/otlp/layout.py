@@ -12,7 +12,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kat_otel.otlp import arguments, fields
+from kat_otel import fields
+from kat_otel.otlp import arguments
 from kat_otel.otlp.memory import address_of
 from kat_otel.spans import COLUMNS
 

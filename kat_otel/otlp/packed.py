@@ -8,18 +8,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kat_otel import semconv
-from kat_otel.kernels import family
-from kat_otel.otlp import fields, pack
-from kat_otel.otlp.fields import REST
+from kat_otel import fields, semconv
+from kat_otel.fields import REST
+from kat_otel.otlp import pack
 from kat_otel.otlp.memory import address_of
-from kat_otel.otlp.wire import attribute, delimited, varint
+from kat_otel.otlp.wire import attribute
 from kat_otel.spans import COLUMNS, AttributeValue, SpanKind, SpanTable
+from kat_otel.wire import delimited, span_head, text_attribute
 
 __all__ = ["PackedSpans"]
 
-_KERNELS = (SpanKind.KERNEL, SpanKind.COLLECTIVE)
-_INTERNAL = b"\x30" + varint(fields.KIND_OTEL_INTERNAL)
 _PADDING = bytes(pack.SLACK)
 
 
@@ -104,7 +102,7 @@ class PackedSpans:
         heads: list[bytes] = []
         for triple in found.tolist():
             text = table.strings[int(names[triple // 64])]
-            heads.append(_head(text, triple % 64 // 2, says_kind=bool(triple & 1)))
+            heads.append(span_head(text, triple % 64 // 2, says_kind=bool(triple & 1)))
         self._set_stretches(0, which, heads)
 
     def _set_texts(
@@ -115,7 +113,7 @@ class PackedSpans:
         found, which = _distinct(values, len(table.strings))
         texts = (table.strings[index] for index in found.tolist())
         self._set_stretches(
-            number, which, (_text_attribute(key, text) if text else b"" for text in texts)
+            number, which, (text_attribute(key, text) if text else b"" for text in texts)
         )
 
     def _set_extras(self, table: SpanTable, rows: NDArray[np.int64]) -> None:
@@ -153,16 +151,6 @@ def _varint_sizes(values: NDArray[np.int64]) -> NDArray[np.int64]:
     return sizes
 
 
-def _head(text: str, kind: int, *, says_kind: bool) -> bytes:
-    is_kernel = kind in _KERNELS and text != ""
-    head = delimited(b"\x2a", _utf8(family(text) if is_kernel else text)) + _INTERNAL
-    if is_kernel:
-        head += _text_attribute(semconv.KERNEL_NAME, text)
-    if says_kind and not (is_kernel and kind == SpanKind.KERNEL):
-        head += _text_attribute(semconv.SPAN_KIND, fields.KIND_NAMES[SpanKind(kind)])
-    return head
-
-
 def _must_say_kind(table: SpanTable) -> NDArray[np.bool_]:
     """Returns where the reader could not tell the kind; foreign spans stay as they came."""
     must = (table.kind != SpanKind.OTHER) | (table.stream >= 0) | (table.correlation >= 0)
@@ -179,12 +167,3 @@ def _pack_extra(values: Any) -> bytes:
         for key, value in extra.items()
     )
     return packed + (rest if isinstance(rest, bytes) else b"")
-
-
-def _text_attribute(key: str, text: str) -> bytes:
-    value = delimited(b"\x0a", _utf8(text))  # AnyValue.string_value
-    return delimited(b"\x4a", delimited(b"\x0a", key.encode()) + delimited(b"\x12", value))
-
-
-def _utf8(text: str) -> bytes:
-    return text.encode("utf-8", "backslashreplace")

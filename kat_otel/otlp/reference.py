@@ -3,7 +3,7 @@
 The wire walker (:mod:`kat_otel.otlp.decode`) takes the usual spans and must agree with this
 field by field; what is unusual comes here, span by span, and so does the JSON form. What OTLP
 can say and :class:`SpanTable` has no column for is kept as protobuf bytes beside the span (see
-:data:`~kat_otel.otlp.fields.REST`).
+:data:`~kat_otel.fields.REST`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
-from kat_otel import semconv
+from kat_otel import fields, semconv
 from kat_otel.errors import DecodeError
+from kat_otel.fields import REST
 from kat_otel.kernels import family
-from kat_otel.otlp import fields
-from kat_otel.otlp.fields import REST
 from kat_otel.otlp.rejected import Rejected
 from kat_otel.spans import (
     UNKNOWN,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from kat_otel.otlp.fields import REST
+from kat_otel.fields import REST
 from kat_otel.otlp.wire import WireValue, attribute
 from kat_otel.spans import AttributeValue
 

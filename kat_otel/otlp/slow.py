@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from kat_otel.otlp.headers import Scopes
 from kat_otel.otlp.reference import Rows, parse, problem_of, reject
 from kat_otel.otlp.rejected import Rejected
-from kat_otel.otlp.wire import delimited
 from kat_otel.spans import AttributeValue, SpanTable
+from kat_otel.wire import delimited
 
 __all__ = ["mend"]
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Final
 
 from kat_otel.compiled import inline, njit
+from kat_otel.fields import INT64_MAX, REST
 from kat_otel.otlp import arguments, known, memory, scan, texts
-from kat_otel.otlp.fields import INT64_MAX, REST
 from kat_otel.otlp.memory import (
     big_endian64,
     load8,

@@ -1,4 +1,4 @@
-"""Protobuf's wire form, as far as hand-packed spans need it."""
+"""Attributes as the protobuf library's messages: those that may be lists."""
 
 from __future__ import annotations
 
@@ -8,27 +8,10 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyVa
 
 from kat_otel.spans import AttributeValue
 
-__all__ = ["WireValue", "attribute", "delimited", "varint"]
+__all__ = ["WireValue", "attribute"]
 
 WireValue = AttributeValue | Sequence[str] | Sequence[int]
 """What an attribute may be when it is written: a scalar, or a list of strings or of integers."""
-
-
-def varint(number: int) -> bytes:
-    """Returns ``number`` (0 to 2**64-1) in base 128, the lowest group first."""
-    if number < 0x80:
-        return bytes((number,))
-    groups = bytearray()
-    while number >= 0x80:
-        groups.append((number & 0x7F) | 0x80)
-        number >>= 7
-    groups.append(number)
-    return bytes(groups)
-
-
-def delimited(tag: bytes, payload: bytes) -> bytes:
-    """Returns a length-delimited field: strings, bytes and embedded messages."""
-    return tag + varint(len(payload)) + payload
 
 
 def attribute(key: str, value: WireValue) -> KeyValue:

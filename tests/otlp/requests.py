@@ -9,9 +9,8 @@ from __future__ import annotations
 import random
 import struct
 
-from kat_otel import semconv
+from kat_otel import fields, semconv
 from kat_otel.errors import DecodeError
-from kat_otel.otlp import fields
 from kat_otel.spans import COLUMNS, SpanTable
 
 TEXT_COLUMNS = ("name", "grid", "block", "group")

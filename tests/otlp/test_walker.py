@@ -15,8 +15,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from kat_otel.errors import DecodeError
 from kat_otel.otlp import Rejected, decode_traces, encode_traces, reference
 from kat_otel.otlp.intern import Interner, SharedStrings
-from kat_otel.otlp.wire import delimited
 from kat_otel.spans import Resource, SpanKind, SpanTable, SpanTableBuilder, StringTable, concat
+from kat_otel.wire import delimited
 from tests.otlp.requests import difference, mutated, refuses_groups_only, request
 
 SHARED = StringTable()

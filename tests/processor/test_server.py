@@ -19,8 +19,8 @@ from kat_otel.config import (
     ReceiverConfig,
     TracesConfig,
 )
+from kat_otel.fields import REST
 from kat_otel.otlp import encode_traces
-from kat_otel.otlp.fields import REST
 from kat_otel.otlp.rest import events_of
 from kat_otel.processor.retry_info import DETAILS_KEY, read_retry_delay
 from kat_otel.processor.server import Processor, ProcessorFailedError

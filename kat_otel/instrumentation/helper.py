@@ -1,0 +1,124 @@
+"""The helper process: makes and sends spans beside the inference server, on a core of its own.
+
+``python -m kat_otel.instrumentation.helper --fd N --parent PID``. It lives as long as the worker
+that started it, drains when that is gone, and is not part of its terminal's process group, so
+that Ctrl-C of the server lets it drain. SIGUSR1 sends what the flight recorder holds; SIGUSR2
+switches capture off, or on again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Final
+
+from kat_otel.instrumentation.control import Control
+from kat_otel.instrumentation.counts import Counts
+from kat_otel.instrumentation.export import Exporter, deliveries
+from kat_otel.instrumentation.records import Batch, Source
+from kat_otel.instrumentation.sender import Sender, StepMaker
+from kat_otel.instrumentation.settings import Settings
+from kat_otel.instrumentation.worker import Worker
+
+__all__ = ["OrphanSource", "main", "make_sender"]
+
+logger: Final = logging.getLogger(__name__)
+
+_NICENESS: Final = 5
+_DRAIN_S: Final = 2.0
+
+
+class OrphanSource:
+    """A source that ends when the parent process is gone, whatever the region says.
+
+    Args:
+        source: where batches come from.
+        parent: process id of the worker; 0 if it is not watched.
+    """
+
+    def __init__(self, source: Source, parent: int) -> None:
+        self._source = source
+        self._parent = parent
+
+    def take(self, timeout: float) -> Batch:
+        """Returns the next batch; the one that comes after the parent's end is the last."""
+        gone = self._parent != 0 and os.getppid() != self._parent
+        batch = self._source.take(0.0 if gone else timeout)
+        if gone and not batch.ended:
+            batch = replace(batch, ended=True)
+        return batch
+
+    def order(self, mode: str) -> None:
+        """Passes the order on."""
+        self._source.order(mode)
+
+    def close(self) -> None:
+        """Closes the source."""
+        self._source.close()
+
+
+def make_sender(
+    settings: Settings,
+    source: Source,
+    maker: StepMaker,
+    *,
+    counts: Counts,
+    shares_gil: bool = False,
+    on_tick: Callable[[Worker, Counts], None] | None = None,
+) -> Sender:
+    """Returns a sender with the exporter and control channel that the environment names."""
+    exporter = Exporter(deliveries(os.environ), counts)
+    control = Control(settings, counts) if settings.control_endpoint else None
+    return Sender(
+        settings,
+        source,
+        maker,
+        exporter,
+        control,
+        counts=counts,
+        shares_gil=shares_gil,
+        on_tick=on_tick,
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the helper process until the worker is gone; returns the exit code."""
+    parser = argparse.ArgumentParser("kat_otel.instrumentation.helper")
+    parser.add_argument("--fd", type=int, required=True, help="the shared region")
+    parser.add_argument("--parent", type=int, default=0, help="process id of the worker")
+    said = parser.parse_args(arguments)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format=f"%(asctime)s kat-otel[{said.parent}] %(levelname)s %(message)s",
+    )
+    with suppress(OSError):  # not allowed everywhere; the helper works without
+        os.nice(_NICENESS)
+    settings = Settings.read(os.environ)
+    # By name: what a test or a debugger puts in place of them is taken.
+    region: Any = importlib.import_module("kat_otel.instrumentation.region")
+    tree: Any = importlib.import_module("kat_otel.instrumentation.tree")
+    source = OrphanSource(region.RegionSource(said.fd), said.parent)
+    sender = make_sender(settings, source, tree.StepMaker(settings), counts=Counts())
+    asked = {
+        signal.SIGTERM: sender.end,
+        signal.SIGUSR1: sender.send_recorded,
+        signal.SIGUSR2: sender.toggle,
+    }
+    for number in asked:
+        signal.signal(number, lambda at, _: asked[signal.Signals(at)]())
+    sender.run(_DRAIN_S)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
