@@ -10,7 +10,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import wrapt
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
@@ -156,7 +156,7 @@ class HookSet:
 
 def _own(owner: Any, attribute: str) -> Any:
     """Returns what stands in an owner itself: a static or class method as such, not bound."""
-    own: Mapping[str, Any] = vars(owner)
+    own = cast(Mapping[str, Any], owner.__dict__)
     return own.get(attribute)
 
 

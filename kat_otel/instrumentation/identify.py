@@ -31,7 +31,7 @@ WAITS: Final = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 
 
 def resource_attributes(environment: Mapping[str, str]) -> dict[str, str]:
-    """Returns ``OTEL_RESOURCE_ATTRIBUTES`` and ``OTEL_SERVICE_NAME``, read as OpenTelemetry does."""
+    """Returns what ``OTEL_RESOURCE_ATTRIBUTES`` and ``OTEL_SERVICE_NAME`` say."""
     found: dict[str, str] = {}
     for pair in environment.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
         key, equals, value = pair.partition("=")
