@@ -1,0 +1,255 @@
+"""What one worker process does: starts capture, says who it is, and marks its steps.
+
+Nothing is started before the first step or the engine's own word that GPU work is about to begin:
+API servers, tokenizers and the resource tracker import the same hooks and never get that far.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, Protocol
+
+from kat_otel.errors import KatError
+from kat_otel.instrumentation.identify import Identifier
+from kat_otel.instrumentation.ranks import Who, from_environment
+from kat_otel.instrumentation.records import Edge, StepFlag
+from kat_otel.instrumentation.settings import Settings
+from kat_otel.instrumentation.worker import Worker
+
+__all__ = ["HELPER", "Capturing", "Open", "Session", "forget_session", "is_off", "session"]
+
+logger: Final = logging.getLogger(__name__)
+
+HELPER: Final = "KAT_HELPER"
+"""Set to 1 in the environment of our own helper process: nothing is instrumented there."""
+
+_STEPS: Final = 2**31
+
+
+class Capturing(Protocol):
+    """What we use of :class:`kat_otel.instrumentation.cupti.Capture`."""
+
+    fd: int
+
+    def mark(self, step: int, micro: int, edge: Edge, flags: StepFlag) -> None:
+        """Notes that a step begins or ends on this thread, now."""
+        ...
+
+    def say(self, message: bytes) -> bool | None:
+        """Hands a JSON message to the helper; never waits."""
+        ...
+
+    def stop(self) -> None:
+        """Ends capture."""
+        ...
+
+
+class Open(NamedTuple):
+    """A step that runs.
+
+    Attributes:
+        step, micro: its numbers.
+        flags: its kind.
+    """
+
+    step: int
+    micro: int
+    flags: StepFlag
+
+
+def is_off(environment: Mapping[str, str]) -> bool:
+    """Returns whether nothing may be instrumented: by a kill switch, or in our own helper."""
+    settings = Settings.read(environment)
+    return settings.disabled or settings.mode == "off" or environment.get(HELPER) == "1"
+
+
+class Session:
+    """The process-wide object behind all hooks.
+
+    Attributes:
+        off: nothing is ever started.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.off = is_off(environment)
+        self._environment = environment
+        self._settings = Settings.read(environment)
+        self._lock = threading.Lock()  # of starting; steps are marked without it
+        self._started = False
+        self._capture: Capturing | None = None
+        self._helper: Any = None
+        self._identifier: Identifier | None = None
+        self._next = 0
+        self._busy = threading.local()
+
+    # --- start and end ---------------------------------------------------------------------
+
+    @property
+    def started(self) -> bool:
+        """Whether capture was started here, or was tried."""
+        return self._started
+
+    def start(self) -> None:
+        """Starts capture and the helper, once; best before CUDA graphs are captured."""
+        if self._started or self.off:
+            return
+        with self._lock:
+            if self._started:
+                return
+            self._started = True
+            self._capture = self._captured()
+            if self._capture is None:
+                return
+            helper: Any = importlib.import_module("kat_otel.instrumentation.helper")
+            try:
+                self._helper = helper.start_helper(self._capture.fd, self._settings)
+            except Exception:
+                capture, self._capture = self._capture, None
+                capture.stop()
+                raise
+            self._identifier = Identifier(self._settings, self._environment, self._introduce)
+            atexit.register(self.stop)
+
+    def _captured(self) -> Capturing | None:
+        cupti: Any = importlib.import_module("kat_otel.instrumentation.cupti")
+        try:
+            return cupti.Capture.start(self._settings)
+        except KatError as error:
+            logger.warning("no GPU work is captured: %s; steps are marked all the same", error)
+        try:
+            return cupti.Capture.start(self._settings, cupti=False)
+        except KatError as error:
+            logger.warning("nothing is captured: %s; the server runs on", error)
+            return None
+
+    def identify(self, who: Callable[[], Who]) -> None:
+        """Says who the worker is, once; ``who`` reads the engine's ranks."""
+        if self._identifier is not None:
+            self._identifier.start(who)
+
+    def _introduce(self, worker: Worker) -> None:
+        self.say(worker.encode())
+        logger.info(
+            "rank %d of %d of instance %s is captured",
+            worker.resource.rank,
+            worker.resource.world_size,
+            worker.resource.instance,
+        )
+
+    def stop(self) -> None:
+        """Ends capture; the helper sends what it has and ends."""
+        with self._lock:
+            capture, self._capture = self._capture, None
+            if self._identifier is not None:
+                self._identifier.stop()
+        if capture is not None:
+            atexit.unregister(self.stop)
+            capture.stop()
+
+    def abandon(self) -> None:
+        """Lets go of everything without touching it: in a forked child it is the parent's."""
+        atexit.unregister(self.stop)
+        _parents.append((self._capture, self._helper))  # so that nothing of it is finalised
+        self._capture = self._helper = self._identifier = None
+
+    # --- steps -----------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> int:
+        """The number of the next step."""
+        return self._next
+
+    def begin(
+        self,
+        flags: StepFlag = StepFlag.NONE,
+        *,
+        step: int | None = None,
+        micro: int = 0,
+        who: Callable[[], Who] | None = None,
+    ) -> Open | None:
+        """Counts a step and marks its begin on this thread; None within another one.
+
+        Args:
+            flags: its kind.
+            step: its number, where the program counts itself; the next one otherwise.
+            micro: its micro-batch.
+            who: reads the engine's ranks, where they were not said before.
+
+        Raises:
+            Exception: of a start that failed: the hook's guard says it.
+        """
+        if getattr(self._busy, "step", None) is not None:
+            return None
+        number = self._next if step is None else step
+        self._next = (number + 1) % _STEPS
+        opened = Open(number % _STEPS, micro, flags)
+        if not self._started:
+            self.start()
+        self.identify(who or (lambda: from_environment(self._environment)))
+        capture = self._capture
+        self._busy.step = opened
+        if capture is not None:
+            capture.mark(opened.step, micro, Edge.BEGIN, flags)
+        return opened
+
+    def end(self, opened: Open | None) -> None:
+        """Marks the end of a step on this thread."""
+        if opened is None:
+            return
+        self._busy.step = None
+        capture = self._capture
+        if capture is not None:
+            capture.mark(opened.step, opened.micro, Edge.END, opened.flags)
+
+    def part(self, micro: int, edge: Edge) -> None:
+        """Marks an end of a micro-batch that another thread runs, of the step that runs now."""
+        capture = self._capture
+        if capture is not None and self._started and self._next:
+            capture.mark(self._next - 1, micro, edge, StepFlag.NONE)
+
+    def say(self, message: bytes) -> None:
+        """Hands a message to the helper; without capture it goes nowhere."""
+        capture = self._capture
+        if capture is not None:
+            capture.say(message)
+
+    @property
+    def capturing(self) -> bool:
+        """Whether anybody listens."""
+        return self._capture is not None
+
+
+_session: Session | None = None
+_parents: list[Any] = []
+
+
+def session() -> Session:
+    """Returns the session of this process; of a forked child it is a new one."""
+    global _session  # noqa: PLW0603 — one a process, as the name says
+    if _session is None:
+        _session = Session(dict(os.environ))
+    return _session
+
+
+def forget_session() -> None:
+    """Ends the session of this process; the next step begins a new one, counted from 0."""
+    global _session
+    ended, _session = _session, None
+    if ended is not None:
+        ended.stop()
+
+
+def _forget() -> None:
+    """In a forked child: capture, helper and counter are the parent's, which goes on with them."""
+    global _session  # noqa: PLW0603
+    if _session is not None:
+        _session.abandon()
+    _session = None
+
+
+os.register_at_fork(after_in_child=_forget)
