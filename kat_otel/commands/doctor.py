@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -15,8 +16,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kat_otel.finding import Finding, State
+from kat_otel.instrumentation.doctor import examine_worker
 from kat_otel.processor.doctor import examine
-from kat_otel.processor.finding import Finding, State
 
 __all__ = ["doctor"]
 
@@ -32,6 +34,11 @@ _STYLES: Final[dict[State, str]] = {"ok": "green", "warn": "yellow", "fail": "bo
     help="Settings to check with; without it the defaults of kat process.",
 )
 @click.option(
+    "--worker",
+    is_flag=True,
+    help="Look at what a worker needs here, by this environment, instead of the processor.",
+)
+@click.option(
     "--format",
     "form",
     type=click.Choice(["text", "json"]),
@@ -39,15 +46,18 @@ _STYLES: Final[dict[State, str]] = {"ok": "green", "warn": "yellow", "fail": "bo
     show_default=True,
     help="Form of the answer.",
 )
-def doctor(config_file: Path | None, form: str) -> int:
+def doctor(config_file: Path | None, worker: bool, form: str) -> int:
     """See what is reachable, what is missing, and how to mend it.
 
     Looks at the settings, Python and its packages, the array backend, compiled code, memory,
-    clock, ports, the endpoint (by empty OTLP requests), the write-ahead log and its disk.
+    clock, ports, the endpoint (by empty OTLP requests), the write-ahead log and its disk. With
+    --worker at the capture library, driver, NVML, CUPTI, other profilers and both endpoints.
 
     Exit code: 0 all is well or could be better, 1 something must be mended.
     """
-    findings = examine(config_file)
+    if worker and config_file is not None:
+        raise click.UsageError("--worker reads the environment: it goes without --config")
+    findings = examine_worker(os.environ) if worker else examine(config_file)
     if form == "json":
         found = list(findings)
         well = not _failed(found)

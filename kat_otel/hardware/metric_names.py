@@ -81,6 +81,25 @@ def _by(
     )
 
 
+def _pressure(whose: str) -> tuple[Metric, ...]:
+    """Stall times: of tasks that waited (some), and of when no task got on (full)."""
+    signals: Mapping[str, Signal] = {
+        "cpu": "cpu_pressure",
+        "memory": "memory_pressure",
+        "io": "io_pressure",
+    }
+    return tuple(
+        Metric(
+            signal,
+            "counter",
+            only={"kat.pressure.resource": resource, "kat.pressure.kind": kind},
+            detail=f"{whose} {kind}".strip(),
+        )
+        for resource, signal in signals.items()
+        for kind in ("some", "full")
+    )
+
+
 _THROTTLE: Final[Mapping[str, Signal]] = {
     "sw_thermal": "throttle_thermal",
     "hw_thermal": "throttle_thermal",
@@ -114,6 +133,7 @@ _OPENTELEMETRY: Final[Mapping[str, tuple[Metric, ...]]] = {
     "hw.gpu.throttle.time": _by("hw.gpu.throttle.reason", _THROTTLE, "counter"),
     "hw.gpu.throttle.active": _by("hw.gpu.throttle.reason", _THROTTLE, "flag"),
     "hw.gpu.pcie.replays": (_one("pcie_replays", "counter"),),
+    "hw.gpu.pcie.errors": (_one("pcie_errors", "counter"),),
     "hw.gpu.pcie.width": (_one("pcie_width"),),
     "hw.gpu.pcie.generation": (_one("pcie_generation"),),
     "hw.gpu.nvlink.errors": _by(
@@ -243,9 +263,20 @@ _HOST: Final[Mapping[str, tuple[Metric, ...]]] = {
     "container_cpu_cfs_throttled_seconds_total": (
         _one("cgroup_throttled", "counter", detail="container"),
     ),
-    # KAT-OTel's own workers, of their process and cgroup
+    # KAT-OTel's own workers, of their process and cgroup, and one of them of the host. The names
+    # are not the receivers': two counters under one name would be taken for one that restarts.
     "kat.process.cpu.run_queue.time": (_one("cpu_pressure", "counter", detail="process"),),
+    "kat.process.cpu.frequency": (_one("cpu_clock", scale=_HZ, detail="process"),),
     "kat.process.cgroup.throttled.time": (_one("cgroup_throttled", "counter", detail="process"),),
+    "kat.process.cgroup.pressure.time": _pressure("process"),
+    "kat.process.memory.swapped": (_one("swapped", scale=1 / 2**20, detail="process"),),
+    "process.paging.faults": (
+        _one("page_faults", "counter", detail="process", system__paging__fault__type="major"),
+    ),
+    "kat.host.cpu.steal.time": (_one("cpu_steal", "counter"),),
+    "kat.host.cpu.run_queue": (_one("cpu_run_queue"),),
+    "kat.host.paging.operations": (_one("swap", "counter", detail="system.paging.direction"),),
+    "kat.host.pressure.time": _pressure(""),
 }
 
 METRICS: Final[Mapping[str, tuple[Metric, ...]]] = MappingProxyType(

@@ -169,14 +169,20 @@ class HardwareStore:
             if who.rank != UNKNOWN and instance:
                 for key, series in self._at(f"rank {instance} {who.rank}"):
                     yield from _readings(key, series, window, who)
-        yield from self._of_devices(devices, window)
+        yield from self._of_devices(instance, devices, window)
         for host in dict.fromkeys(who.host for who in wanted if who.host):
             yield from self._of_host(host, instance, devices, window)
 
-    def _of_devices(self, devices: Mapping[str, list[Wanted]], window: Window) -> Iterator[Reading]:
+    def _of_devices(
+        self, instance: str, devices: Mapping[str, list[Wanted]], window: Window
+    ) -> Iterator[Reading]:
         for device, owners in devices.items():
             for key, series in self._at(f"device {device}"):
                 for who in owners:
+                    # a worker's process is not that of another who shares its GPU
+                    of_process = key.signal not in GPU_SIGNALS and key.rank != UNKNOWN
+                    if of_process and (key.instance, key.rank) != (instance, who.rank):
+                        continue
                     if globally_unique(device) or not key.host or hosts_agree(key.host, who.host):
                         yield from _readings(key, series, window, who)
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from kat_otel.config import Config
 from kat_otel.errors import ConfigError
+from kat_otel.finding import Finding
 from kat_otel.processor.config_file import load_config
 from kat_otel.processor.defaults import with_defaults
 from kat_otel.processor.doctor_disk import check_log, check_states
 from kat_otel.processor.doctor_machine import check_machine
 from kat_otel.processor.doctor_network import check_endpoint, check_ports
 from kat_otel.processor.doctor_running import find_running
-from kat_otel.processor.finding import Finding
 
 __all__ = ["examine"]
 

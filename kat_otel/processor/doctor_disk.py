@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from kat_otel.config import StateConfig, WalConfig
 from kat_otel.errors import ConfigError
+from kat_otel.finding import Finding
 from kat_otel.processor.directory_lock import DirectoryLock
-from kat_otel.processor.finding import Finding
 
 __all__ = ["check_log", "check_states"]
 

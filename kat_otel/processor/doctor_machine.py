@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kat_otel.config import Config
-from kat_otel.processor.finding import Finding
+from kat_otel.finding import Finding
 
 __all__ = ["check_machine"]
 

@@ -9,10 +9,10 @@ import grpc
 
 from kat_otel.config import Config, ExporterConfig
 from kat_otel.errors import ConfigError
+from kat_otel.finding import Finding
 from kat_otel.processor.channel import open_channel
 from kat_otel.processor.defaults import CONVENTIONAL_PORTS
 from kat_otel.processor.doctor_running import Running
-from kat_otel.processor.finding import Finding
 from kat_otel.processor.listen import bind
 
 __all__ = ["check_endpoint", "check_ports"]

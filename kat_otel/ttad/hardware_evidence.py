@@ -92,5 +92,6 @@ def _amount(signal: Signal, value: float) -> str:
         return f"{100 * value:.3g} % of the time"
     if spec.form == "count":
         return f"{value:,.0f}"
-    unit = {"MHz": " MHz", "W": " W", "Cel": " °C", "{lane}": " lanes"}.get(spec.unit, "")
+    shown = {"MHz": " MHz", "W": " W", "Cel": " °C", "{lane}": " lanes", "MiBy": " MiB"}
+    unit = shown.get(spec.unit, "")
     return f"{value:,.4g}{unit}" if value < 1000 else f"{value:,.0f}{unit}"

@@ -125,6 +125,7 @@ RULES: Final[tuple[Rule, ...]] = (
     _log("cpu_lockup", "host_cpu", STRONG),
     Rule("page_faults", "host_memory", STRONG, least=100),
     Rule("swap", "host_memory", STRONG, least=100),
+    Rule("swapped", "host_memory", WEAK, "above", 64.0),
     Rule("memory_pressure", "host_memory", STRONG, least=0.02),
     Rule("memory_errors", "host_memory", STRONG, least=1),
     _log("out_of_memory_kill", "host_memory", DECISIVE),

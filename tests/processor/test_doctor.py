@@ -17,6 +17,7 @@ from kat_otel.config import (
     StateConfig,
     WalConfig,
 )
+from kat_otel.finding import Finding
 from kat_otel.processor import doctor_machine
 from kat_otel.processor.config_file import load_config
 from kat_otel.processor.doctor import examine
@@ -24,7 +25,6 @@ from kat_otel.processor.doctor_disk import check_log, check_states
 from kat_otel.processor.doctor_machine import check_machine
 from kat_otel.processor.doctor_network import check_endpoint, check_ports
 from kat_otel.processor.doctor_running import find_running
-from kat_otel.processor.finding import Finding
 from kat_otel.processor.http import HttpServer
 from kat_otel.processor.server import Processor
 from kat_otel.processor.wal import WriteAheadLog
