@@ -1,0 +1,1 @@
+"""See ``__main__.py``: what only an NVIDIA GPU can show."""
