@@ -61,7 +61,7 @@ class RegionSource:
                 f"no region of a capture: {problem.value.decode(errors='replace')}",
                 "worker and helper must run the same version of KAT-OTel",
             )
-        self._strings: list[str] = []
+        self._strings = [""]  # whatever the region says, 0 is that
         self._until_ns = 0
         self._halves = Halves()
         self._text = ctypes.create_string_buffer(LONGEST_NAME)
@@ -103,9 +103,8 @@ class RegionSource:
         return bool(select.select([self._worker], [], [], 0)[0])
 
     def _look(self, *, ended: bool) -> tuple[Batch, bool]:
-        # Counters first: what they speak of stands in the queues that are read next.
-        counters = (ctypes.c_uint64 * (COUNTERS + 2))()
-        self._library.kat_reader_counters(self._reader, counters)
+        # First: what this time speaks of stands in the queue that is read next.
+        flushed_ns = self._counters()[10]
         rows = (ctypes.c_uint64 * COLUMNS)()
         self._library.kat_count_rows(self._reader, _BUFFERS, rows)
         columns = [np.empty(rows[i], dtype) for i, dtype in enumerate((*KINDS.values(), HALF))]
@@ -119,8 +118,9 @@ class RegionSource:
         if len(columns[-1]):
             named["markers"] = np.concatenate((named["markers"], self._halves.join(columns[-1])))
         if not self._library.kat_reader_more(self._reader):  # else some is still to be taken
-            self._until_ns = max(self._until_ns, min(counters[10], 2**63 - 1))
-        lost, refused, unsaid, malformed, *_ = counters
+            self._until_ns = max(self._until_ns, min(flushed_ns, 2**63 - 1))
+        counters = self._counters()
+        lost, refused, unsaid, malformed = counters[:4]
         batch = Batch(
             strings=self._strings,
             **named,
@@ -137,6 +137,11 @@ class RegionSource:
             ended=ended and not more,
         )
         return batch, more
+
+    def _counters(self) -> list[int]:
+        counters = (ctypes.c_uint64 * (COUNTERS + 2))()
+        self._library.kat_reader_counters(self._reader, counters)
+        return list(counters)
 
     def _read_names(self) -> None:
         known = self._library.kat_names_known(self._reader)

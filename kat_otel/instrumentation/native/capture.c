@@ -165,7 +165,6 @@ static void tick(void) {
 }
 
 static void *flush_thread(void *nothing) {
-    pthread_setname_np(pthread_self(), "kat-capture");
     on_our_thread = true;
     pthread_mutex_lock(&g.lock);
     while (!g.stopping) {
@@ -201,6 +200,7 @@ static int start_thread(void) {
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = pthread_create(&g.thread, NULL, flush_thread, NULL);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (!error) pthread_setname_np(g.thread, "kat-capture");
     return error;
 }
 

@@ -155,6 +155,10 @@ class Standin:
         """Lets another tool have CUPTI."""
         self._library.standin_hold(by_another)
 
+    def reuse(self) -> None:
+        """Lets the names of later replays take the memory of the first one's."""
+        self._library.standin_reuse(1)
+
     def skew(self, ns: int) -> None:
         """Sets CUPTI's clock against Unix time."""
         self._library.standin_skew(ns)

@@ -38,7 +38,8 @@ static uint32_t pending_count;
 static uint64_t callback_ns, callback_records;
 static uint32_t version = 130500;
 
-void standin_started(void); /* replay.c */
+void standin_started(void); /* these two of replay.c */
+void standin_reuse(int on);
 
 static int64_t clock_ns(clockid_t id) {
     struct timespec t;
@@ -87,6 +88,7 @@ EXPORT void standin_reset(uint32_t new_version) {
     request = NULL, complete = NULL, subscriber = NULL;
     held = false, thread_ids = 0, dropped = 0, skew = 0, grown = 0, corrupt = 0;
     pending_count = 0, callback_ns = 0, callback_records = 0;
+    standin_reuse(0);
     pthread_mutex_unlock(&lock);
 }
 

@@ -55,12 +55,20 @@ static int begin(void *(*work)(void *), void *argument) {
     return failed ? -1 : 0;
 }
 
+static bool reuse;
+
+/* The next replay's names take the memory of the last one's, as when a module is unloaded and
+ * another loaded; they must not be longer. */
+EXPORT void standin_reuse(int on) { reuse = on; }
+
 /* Rows sorted by `at`; texts are `name_count` strings, each with its 0. Returns at once. */
 EXPORT int standin_replay(const struct row *rows, uint64_t count, const char *texts,
     uint64_t bytes, uint64_t name_count, int64_t start_unix_ns) {
+    static char *last;
     struct replay *replay = malloc(sizeof *replay);
-    char *copy = malloc(bytes + 1);
+    char *copy = reuse && last ? last : malloc(bytes + 1);
     memcpy(copy, texts, bytes);
+    last = copy;
     *replay = (struct replay){malloc(count * sizeof *rows + 1), count,
         malloc((name_count + 1) * sizeof(char *)), start_unix_ns ? start_unix_ns : now()};
     memcpy(replay->rows, rows, count * sizeof *rows);

@@ -1,0 +1,140 @@
+/* For servers without Python (TensorRT-LLM, Triton): CUDA_INJECTION64_PATH names this library, the
+ * driver loads it and calls InitializeInjection in cuInit. Capture starts, and a helper process
+ * that makes spans of the records. Whatever fails is one line on stderr: the server runs on. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "capture.h"
+
+#define BUFFER_BYTES (64u << 10)
+#define BIT(kind) (1ULL << (kind))
+
+extern char **environ;
+
+static const char *setting(const char *name) {
+    const char *value = getenv(name);
+    return value ? value : "";
+}
+
+/* settings.py has the whole table; a value that makes no sense is its default here too. */
+static uint32_t buffer_count(void) {
+    char *end;
+    const char *text = setting("KAT_BUFFER_MIB");
+    unsigned long mib = strtoul(text, &end, 10);
+    if (!*text || *end || mib < 2 || mib > 4096) mib = 32;
+    return (uint32_t)((mib << 20) / BUFFER_BYTES);
+}
+
+static uint64_t kinds(void) {
+    uint64_t wanted = BIT(KIND_CONCURRENT_KERNEL) | BIT(KIND_MEMCPY) | BIT(KIND_MEMCPY2) |
+                      BIT(KIND_MEMSET) | BIT(KIND_SYNCHRONIZATION) | BIT(KIND_RUNTIME) |
+                      BIT(KIND_DRIVER) | BIT(KIND_EXTERNAL_CORRELATION) | BIT(KIND_OVERHEAD);
+    if (strcmp(setting("KAT_CUDA_GRAPHS"), "node")) wanted |= BIT(KIND_GRAPH_TRACE);
+    if (!strstr(setting("NVTX_INJECTION64_PATH"), "libkat_capture.so")) wanted |= BIT(KIND_MARKER);
+    return wanted;
+}
+
+static bool started(const char *cupti, struct kat_outcome *outcome) {
+    struct kat_options options = {.geometry = {.buffer_count = buffer_count(),
+                                      .buffer_bytes = BUFFER_BYTES, .ring_bytes = 1u << 20,
+                                      .names_most = 32768, .names_bytes = 8u << 20},
+        .flush_ms = 100, .kinds = kinds(), .cupti = cupti};
+    return kat_start(&options, outcome) == KAT_OK;
+}
+
+static bool start_with_some_cupti(struct kat_outcome *outcome) {
+    static const char *const names[] = {"libcupti.so.13", "libcupti.so.12", "libcupti.so",
+        "/usr/local/cuda/extras/CUPTI/lib64/libcupti.so", "/usr/local/cuda/lib64/libcupti.so"};
+    const size_t count = sizeof names / sizeof *names;
+    const char *given = setting("KAT_CUPTI_LIBRARY");
+    if (*given) return started(given, outcome);
+    for (size_t i = 0; i < count; i++) /* one that the process has goes before all others */
+        if (dlopen(names[i], RTLD_NOW | RTLD_NOLOAD)) return started(names[i], outcome);
+    for (size_t i = 0; i < count; i++) {
+        if (started(names[i], outcome)) return true;
+        if (outcome->code != KAT_NO_LIBRARY) return false;
+    }
+    return false;
+}
+
+/* The helper must not be captured itself. */
+static char **environment_of_helper(void) {
+    static const char *const without[] = {
+        "CUDA_INJECTION64_PATH=", "NVTX_INJECTION64_PATH=", "LD_PRELOAD="};
+    size_t count = 0, kept = 0;
+    while (environ[count]) count++;
+    char **copy = calloc(count + 1, sizeof *copy);
+    for (size_t i = 0; copy && i < count; i++) {
+        bool keep = true;
+        for (size_t j = 0; j < sizeof without / sizeof *without; j++)
+            keep = keep && strncmp(environ[i], without[j], strlen(without[j]));
+        if (keep) copy[kept++] = environ[i];
+    }
+    return copy;
+}
+
+static int spawn_helper(void) {
+    char fd[16];
+    snprintf(fd, sizeof fd, "%d", kat_fd());
+    const char *python = setting("KAT_HELPER_PYTHON");
+    const char *with_python[] = {
+        python, "-m", "kat_otel.instrumentation.helper", "--fd", fd, NULL};
+    const char *by_name[] = {"kat-otel-helper", "--fd", fd, NULL};
+    const char **command = *python ? with_python : by_name;
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    sigset_t none, all;
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, kat_fd(), kat_fd()); /* not closed at exec */
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setsigdefault(&attributes, &all);
+    char **environment = environment_of_helper();
+    pid_t helper;
+    int error = environment ? posix_spawnp(&helper, command[0], &actions, &attributes,
+                                  (char *const *)command, environment)
+                            : ENOMEM;
+    free(environment);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    return error;
+}
+
+/* 1: loaded. Always: an injection that refuses would stop the server's cuInit. */
+KAT_EXPORT int InitializeInjection(void) {
+    static _Atomic bool begun;
+    if (atomic_exchange(&begun, true)) return 1;
+    if (!strcasecmp(setting("OTEL_SDK_DISABLED"), "true")) return 1;
+    struct kat_outcome outcome = {0};
+    if (!start_with_some_cupti(&outcome)) {
+        if (outcome.code != KAT_ALREADY) /* a Python server that has the package, too */
+            fprintf(stderr, "kat-otel: no capture in this process: %s: %s (%d);"
+                            " kat doctor explains, the server runs on\n",
+                *outcome.function ? outcome.function : "libcupti", outcome.detail,
+                outcome.result);
+        return 1;
+    }
+    int error = spawn_helper();
+    if (error) {
+        kat_stop();
+        fprintf(stderr, "kat-otel: no capture in this process: the helper does not start: %s;"
+                        " set KAT_HELPER_PYTHON to a Python that has kat-otel\n",
+            strerror(error));
+        return 1;
+    }
+    if (!strcmp(setting("KAT_MODE"), "digest")) kat_order(MODE_DIGEST);
+    if (!strcmp(setting("KAT_MODE"), "off")) kat_order(MODE_OFF);
+    atexit(kat_stop);
+    return 1;
+}
