@@ -68,7 +68,8 @@ class Budget:
             now = self._cost_ns / self._step_ns
             self._step_ns = self._cost_ns = 0.0
             self.spent += (now - self.spent) * (_SMOOTHING if self.spent else 1.0)
-            self._above = self._above + 1 if self._share and self.spent > self._share else 0
+            above = self._share and min(now, self.spent) > self._share  # on average, and still
+            self._above = self._above + 1 if above else 0
             if self._above >= _WINDOWS_TO_LOWER and self._level < len(LEVELS) - 1:
                 self._lower()
         self._perhaps_raise()

@@ -18,8 +18,8 @@ from kat_otel.instrumentation.settings import Settings
 
 __all__ = ["Sampling"]
 
-_MAX_CAPTURES: Final = 256
-_MAX_RECORDED: Final = 4_096
+_MAX_CAPTURES: Final = 64
+_MAX_RECORDED: Final = 1_000
 
 
 @dataclass(slots=True)

@@ -203,7 +203,8 @@ class Sender:
     def _note(self, batch: Batch, steps: Sequence[Step]) -> None:
         """Counts what was lost, and what was spent."""
         for what in _LOSS:
-            self._counts.add("lost", getattr(batch.loss, what) - getattr(self._loss, what), what)
+            more = getattr(batch.loss, what) - getattr(self._loss, what)
+            self._counts.add("lost", max(0, more), what)
         self._loss = batch.loss
         own, tracing = self._cpu_ns(), 0
         if len(batch.overheads):
@@ -212,7 +213,7 @@ class Sender:
         cost = max(0, batch.busy_ns - self._busy_ns) + tracing
         cost += self._weight * (own - self._own_ns)
         self._busy_ns, self._own_ns = batch.busy_ns, own
-        self._budget.observe(sum(int(step.table.duration_ns[0]) for step in steps), cost)
+        self._budget.observe(sum(int(s.table.duration_ns[:1].sum()) for s in steps), cost)
         self._counts.set("overhead", self._budget.spent)
 
     def _say_where(self, worker: Worker) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import queue
+import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -72,6 +74,7 @@ class Track:
         self.defects: list[Exception] = []
         self._steps: queue.SimpleQueue[Step | Batch | None] = queue.SimpleQueue()
         self._taken: list[Step] = []
+        self._batch = Batch()
 
     def put(self, *steps: Step | Batch | None) -> None:
         """Steps (or a batch without one) for the sender; None is the end of the worker."""
@@ -82,15 +85,16 @@ class Track:
         try:
             step = self._steps.get(timeout=timeout) if timeout else self._steps.get_nowait()
         except queue.Empty:
-            return Batch()
+            return self._batch
         if self.defects:
             raise self.defects.pop()
         if isinstance(step, Batch):
+            self._batch = replace(self._batch, loss=step.loss, busy_ns=step.busy_ns)  # only grow
             return step
         if step is None:
-            return Batch(ended=True)
+            return replace(self._batch, ended=True)
         self._taken.append(step)
-        return Batch()
+        return self._batch
 
     def add(self, batch: Batch) -> list[Step]:
         steps, self._taken = self._taken, []
@@ -146,6 +150,7 @@ class Collector:
         self.replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
         self.reply: Callable[[Request], Reply] = lambda _: Reply()
         self.changed = threading.Condition()
+        self.peers: list[socket.socket] = []
         collector = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -175,6 +180,11 @@ class Collector:
         class Server(ThreadingHTTPServer):
             daemon_threads = True
 
+            def get_request(self):
+                peer, address = super().get_request()
+                collector.peers.append(peer)
+                return peer, address
+
             def handle_error(self, *_: object) -> None:
                 pass  # a sender that goes away in the middle is what some tests are about
 
@@ -192,4 +202,7 @@ class Collector:
     def close(self) -> None:
         self.server.shutdown()
         self.server.server_close()
+        for peer in self.peers:
+            with suppress(OSError):  # it went first
+                peer.shutdown(socket.SHUT_RDWR)
         self._thread.join()
