@@ -202,6 +202,7 @@ def _after_new_request(call: Call, _given: Any, result: Any, failed: bool) -> No
         setattr(result, TRACE, pair)
 
 
+_OUTPUT: Final = "vllm.v1.core.sched.output"
 _WORKER: Final = "vllm.v1.worker.gpu_worker"
 HOOKS: Final = (
     Hook(_WORKER, "Worker.init_device", before=_before_device, after=_after_device),
@@ -213,12 +214,12 @@ HOOKS: Final = (
         _after_execute,
         counts=True,
     ),
-    Hook(_WORKER, "Worker.sample_tokens", after=_after_sampling, since="0.12.0", counts=True),
+    Hook(_WORKER, "Worker.sample_tokens", after=_after_sampling, since="0.11.1", counts=True),
     Hook(
         _WORKER, "Worker.execute_dummy_batch", before=_before_dummy, after=_after_dummy, counts=True
     ),
     Hook(
-        "vllm.v1.core.sched.output",
+        _OUTPUT,
         "NewRequestData.from_request",
         ("request",),
         after=_after_new_request,
@@ -234,5 +235,18 @@ HOOKS: Final = (
 
 CALLS: Final = (
     *(Hook(_PARALLEL, f"get_{name}_group") for name in ("world", "tp", "pp", "dp", "ep")),
+    *(
+        Hook(_OUTPUT, name)
+        for name in (
+            "NewRequestData.req_id",
+            "CachedRequestData.req_ids",
+            "SchedulerOutput.scheduled_new_reqs",
+            "SchedulerOutput.scheduled_cached_reqs",
+            "SchedulerOutput.num_scheduled_tokens",
+            "SchedulerOutput.total_num_scheduled_tokens",
+            "SchedulerOutput.scheduled_spec_decode_tokens",
+            "SchedulerOutput.finished_req_ids",
+        )
+    ),
     *vllm_kv.CALLS,
 )

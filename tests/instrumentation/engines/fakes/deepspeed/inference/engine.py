@@ -1,0 +1,3 @@
+class InferenceEngine:
+    def forward(self, *inputs, **kwargs):
+        return inputs

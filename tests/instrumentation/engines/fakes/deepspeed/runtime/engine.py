@@ -1,0 +1,3 @@
+class DeepSpeedEngine:
+    def forward(self, *inputs, **kwargs):
+        return inputs

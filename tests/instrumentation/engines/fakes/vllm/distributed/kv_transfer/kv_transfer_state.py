@@ -1,0 +1,1 @@
+_KV_CONNECTOR_AGENT = None
