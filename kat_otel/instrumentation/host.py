@@ -273,7 +273,9 @@ def _after_name(stat: bytes) -> list[bytes]:
 def _read(path: Path | str) -> bytes:
     """Returns a file's content; ``b""`` if this kernel has no such file or the thread ended."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # a third of what a file object costs
+        descriptor = os.open(
+            path, os.O_RDONLY | os.O_CLOEXEC
+        )  # a third of what a file object costs
     except OSError:
         return b""
     found = b""

@@ -15,6 +15,7 @@ from kat_otel.config import (
     HttpReceiverConfig,
     ReceiverConfig,
 )
+from kat_otel.errors import KatError
 from kat_otel.instrumentation import doctor
 from kat_otel.instrumentation.doctor import examine_worker
 from kat_otel.processor.server import Processor
@@ -54,11 +55,21 @@ def endpoint(port: int = 1, protocol: str = "http/protobuf"):
 def parts(monkeypatch, free_port):
     """The capture's and the sender's modules, as far as they are asked: all is well with them."""
     made = SimpleNamespace(
-        problem="", candidates=[("/lib/libcupti.so.12", "mapped")], endpoint=endpoint(free_port)
+        problem="", candidates=[("libc.so.6", "wheel")], endpoint=endpoint(free_port)
     )
+
+    def load():
+        if made.problem:
+            raise KatError(made.problem)
+
+    def find(given, *, environment):
+        assert "PATH" not in environment, "the worker's environment, not ours"
+        named = [(given, "KAT_CUPTI_LIBRARY")] if given else made.candidates
+        return [SimpleNamespace(path=path, where=where) for path, where in named]
+
     for name, module in {
-        doctor._CAPTURE: SimpleNamespace(problem=lambda: made.problem),
-        doctor._CUPTI: SimpleNamespace(candidates=lambda: made.candidates),
+        doctor._CAPTURE: SimpleNamespace(load=load),
+        doctor._CUPTI: SimpleNamespace(find=find),
         doctor._ENDPOINTS: SimpleNamespace(Endpoint=SimpleNamespace(read=lambda *_: made.endpoint)),
     }.items():
         monkeypatch.setitem(sys.modules, name, module)
@@ -94,14 +105,17 @@ def test_a_capture_library_that_is_not_there_or_does_not_load_is_told(parts, mon
     monkeypatch.setitem(sys.modules, doctor._CAPTURE, None)
     told = found()["capture library"]
     assert told.state == "fail"
-    assert "C compiler" in told.remedy
+    assert told.remedy.startswith("pip install")
 
 
 def test_the_libcupti_that_would_be_loaded_is_named(parts):
+    parts.candidates = [("/no/libcupti.so.13", "wheel"), ("libc.so.6", "toolkit")]
     told = found()["CUPTI"]
-    assert (told.state, told.detail) == ("ok", "/lib/libcupti.so.12 (mapped) would be loaded")
-    parts.candidates = [*parts.candidates, ("/opt/libcupti.so.13", "toolkit")]
-    assert found()["CUPTI"].detail.endswith("; 1 more were found")
+    assert told.state == "ok"
+    assert told.detail.startswith("libc.so.6 (toolkit) would be loaded"), "the first that loads"
+    told = found({"KAT_CUPTI_LIBRARY": "/given/libcupti.so"})["CUPTI"]
+    assert told.state == "fail"
+    assert "/given/libcupti.so (KAT_CUPTI_LIBRARY): " in told.detail
     parts.candidates = []
     assert found()["CUPTI"].state == "fail"
 
