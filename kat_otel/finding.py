@@ -8,7 +8,7 @@ from typing import Literal
 __all__ = ["Finding", "State"]
 
 State = Literal["ok", "warn", "fail"]
-"""``fail``: the processor cannot do its work so; ``warn``: it can, but not as well."""
+"""``fail``: processor or worker cannot do its work so; ``warn``: it can, but not as well."""
 
 
 @dataclass(frozen=True, slots=True)

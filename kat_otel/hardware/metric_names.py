@@ -130,7 +130,11 @@ _OPENTELEMETRY: Final[Mapping[str, tuple[Metric, ...]]] = {
     # KAT-OTel's own, where the conventions have no name
     "hw.gpu.clock": _by("hw.gpu.clock", {"sm": "sm_clock", "memory": "memory_clock"}, "level", _HZ),
     "hw.gpu.power.limit": (_one("power_limit"),),
-    "hw.gpu.throttle.time": _by("hw.gpu.throttle.reason", _THROTTLE, "counter"),
+    "hw.gpu.throttle.time": tuple(
+        # one series a reason: software and hardware may slow down for heat at the same time
+        Metric(signal, "counter", only={"hw.gpu.throttle.reason": reason}, detail=reason)
+        for reason, signal in _THROTTLE.items()
+    ),
     "hw.gpu.throttle.active": _by("hw.gpu.throttle.reason", _THROTTLE, "flag"),
     "hw.gpu.pcie.replays": (_one("pcie_replays", "counter"),),
     "hw.gpu.pcie.errors": (_one("pcie_errors", "counter"),),

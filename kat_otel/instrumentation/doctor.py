@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import urllib3
 
+from kat_otel.errors import KatError
 from kat_otel.finding import Finding
 from kat_otel.instrumentation.gpu_identity import hardware_identity, load_nvml
 from kat_otel.instrumentation.settings import Settings
@@ -49,7 +50,7 @@ def examine_worker(environment: Mapping[str, str], root: str | Path = "/") -> It
     yield _library()
     yield _driver(proc)
     yield _nvml(environment)
-    yield _cupti()
+    yield _cupti(settings, environment)
     yield _others(environment, proc)
     yield _permissions(proc)
     yield _otlp(environment)
@@ -57,13 +58,14 @@ def examine_worker(environment: Mapping[str, str], root: str | Path = "/") -> It
 
 
 def _library() -> Finding:
-    topic, remedy = "capture library", "install a C compiler (apt-get install gcc), then reinstall"
+    topic, remedy = "capture library", "pip install --force-reinstall kat-otel"
     try:
-        problem = str(importlib.import_module(_CAPTURE).problem())
+        importlib.import_module(_CAPTURE).load()
     except ImportError as error:
-        problem = f"this installation has none ({error})"
-    if problem:
-        return Finding(topic, "fail", problem, f"{remedy}: pip install --force-reinstall kat-otel")
+        return Finding(topic, "fail", f"this installation has none ({error})", remedy)
+    except KatError as error:
+        found, mend = getattr(error, "reason", error), getattr(error, "remedy", "")
+        return Finding(topic, "fail", str(found), str(mend or remedy))
     return Finding(topic, "ok", "built, and it loads")
 
 
@@ -117,17 +119,24 @@ def _ask_nvml(environment: Mapping[str, str]) -> Finding:
     return Finding("NVML", "ok", f"driver {version}, {count} GPUs; {named}")
 
 
-def _cupti() -> Finding:
+def _cupti(settings: Settings, environment: Mapping[str, str]) -> Finding:
+    """Loads what capture would load, the first that can be; the server may have mapped another."""
     remedy = "pip install nvidia-cuda-cupti-cu12 (or cu13), or set KAT_CUPTI_LIBRARY"
     try:
-        candidates: list[tuple[Any, str]] = importlib.import_module(_CUPTI).candidates()
+        find: Any = importlib.import_module(_CUPTI).find
     except ImportError as error:
         return Finding("CUPTI", "fail", f"this installation cannot look ({error})", remedy)
-    if not candidates:
-        return Finding("CUPTI", "fail", "no libcupti: not mapped, in no wheel, no toolkit", remedy)
-    path, origin = candidates[0]
-    more = f"; {len(candidates) - 1} more were found" if len(candidates) > 1 else ""
-    return Finding("CUPTI", "ok", f"{path} ({origin}) would be loaded{more}")
+    tried: list[str] = []
+    for candidate in find(settings.cupti, environment=environment):
+        try:
+            ctypes.CDLL(candidate.path)
+        except OSError as error:
+            tried.append(f"{candidate.path} ({candidate.where}): {error}")
+        else:
+            what = f"{candidate.path} ({candidate.where}) would be loaded"
+            return Finding("CUPTI", "ok", f"{what}, unless the server has mapped another")
+    detail = _printable("; ".join(tried)) or "not in a wheel, nor in a toolkit"
+    return Finding("CUPTI", "fail", f"no libcupti: {detail}", remedy)
 
 
 def _others(environment: Mapping[str, str], proc: Path) -> Finding:

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -54,6 +54,7 @@ class HardwareLoop:
         export_metrics: takes the bytes of an ExportMetricsServiceRequest; called by one thread;
             may block (then fewer readings are made) and may raise (then it is counted).
         interval: seconds between two readings, above 0.
+        also: what else the worker has to say each time: the sender's own health.
         root: where ``proc`` and ``sys`` are.
 
     Attributes:
@@ -67,12 +68,14 @@ class HardwareLoop:
         export_metrics: Callable[[bytes], None],
         *,
         interval: float = 1.0,
+        also: Callable[[], Sequence[Measure]] | None = None,
         root: str | Path = "/",
     ) -> None:
         self._resource = dict(resource)
         self._host = {key: resource[key] for key in resource if key not in _OF_WORKER}
         self._export = export_metrics
         self._interval = interval
+        self._also = also
         self._process = ProcessReader(pid, root)
         self._machine = HostReader(root)
         self._teller = HostTeller(str(resource.get(semconv.INSTANCE_ID, "")))
@@ -100,7 +103,7 @@ class HardwareLoop:
                 thread.join(max(0.0, until - time.monotonic()))
 
     def measures(self) -> list[Measure]:
-        """Returns what the loop says of itself, for whoever reports the sender's health."""
+        """Returns what the loop says of itself; it is part of every request."""
         said = {**self.counts, **self._gpu.counts, **self._process.counts}
         return [
             Measure("kat.worker.hardware.events", count, {"kat.event": name}, "sum", "{event}")
@@ -123,7 +126,9 @@ class HardwareLoop:
             self.counts["gpu stalled"] += 1
         try:
             host = self._machine.read() if self._teller.chosen() else []
-            groups = [(self._resource, [*(gpu or ()), *self._process.read()]), (self._host, host)]
+            own = [*(gpu or ()), *self._process.read(), *self.measures()]
+            own += self._also() if self._also else ()
+            groups = [(self._resource, own), (self._host, host)]
             data = pack_metrics(groups, start_ns=self._start_ns, now_ns=time.time_ns())
         except Exception as error:  # noqa: BLE001 - whatever it is, the sender goes on
             self._once("hardware could not be read", "read failures", error)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from kat_otel.instrumentation.gpu_identity import HardwareIdentity, hardware_identity, load_nvml
@@ -250,21 +250,22 @@ class GpuReader:
         for begin in range(0, len(asked), _FIELDS_A_CALL):
             some = asked[begin : begin + _FIELDS_A_CALL]
             wanted = [(getattr(nvml, _PREFIX + field.name), field.scope) for field in some]
+            failed: Any = None
+            values: Sequence[Any] = [None] * len(some)
             try:
                 values = nvml.nvmlDeviceGetFieldValues(self._gpu, wanted)
             except nvml.NVMLError as error:
-                for field in some:
-                    self._failed(field.key, error)
-                continue
+                failed = error
             for field, value in zip(some, values, strict=True):
-                if value.nvmlReturn == nvml.NVML_SUCCESS:
+                if failed is None and value.nvmlReturn == nvml.NVML_SUCCESS:
                     self._last[field.key] = number_of(value)
+                    yield field.measure(self._last[field.key])
                 elif field.key not in self._last:
-                    self._failed(field.key, nvml.NVMLError(value.nvmlReturn))
-                    continue
-                elif field.kind == "gauge":
-                    continue
-                yield field.measure(self._last[field.key])
+                    self._failed(field.key, failed or nvml.NVMLError(value.nvmlReturn))
+                elif failed is not None and self._is(failed, _OVER):
+                    raise failed
+                elif field.kind == "sum":
+                    yield field.measure(self._last[field.key])
 
     def _xid_counts(self, now_ns: int) -> Iterator[Measure]:
         """Xids by code since the start; a code that is new was 0 when we last looked."""

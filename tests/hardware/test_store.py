@@ -62,6 +62,26 @@ def test_a_counter_is_its_growth():
     assert growth(points) == {"before": 1.0, "during": 40.0}
 
 
+def test_what_a_worker_says_of_its_process_is_not_of_another_who_shares_its_gpu():
+    found = store()
+    paging = {"system.paging.fault.type": "major"}
+    for instance, rank, faults in (("llama", 3, 10), ("llama", 4, 200), ("other", 3, 3_000)):
+        who = {"hw.id": UUID, "host.name": "node-0", "kat.instance.id": instance}
+        # the rank is an integer on the wire, as workers write it
+        data = metric_request(
+            "process.paging.faults",
+            [(T, 0), (T + SECOND, faults)],
+            kind="sum",
+            resource=who | {"kat.rank": rank},
+            labels=paging,
+        )
+        assert found.add("metrics", data) == 2
+    assert [r.value for r in look(found)] == [10]
+    assert [r.value for r in look(found, rank=4)] == [200]
+    found.add("metrics", metric_request("hw.gpu.pcie.width", [(T, 4.0)], resource=who))
+    assert ("pcie_width", 4) in [(r.signal, r.value) for r in look(found)], "the GPU is of both"
+
+
 def test_a_fall_of_a_counter_is_a_restart():
     assert growth([(T, 100.0), (T + 10 * SECOND, 3.0), (T + 20 * SECOND, 5.0)])["during"] == 5.0
 

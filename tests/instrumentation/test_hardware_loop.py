@@ -1,8 +1,10 @@
 """The loop: one request an interval, whatever hangs or fails, and what it tells is understood."""
 
 import logging
+import re
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
@@ -13,6 +15,7 @@ from kat_otel.config import HardwareConfig
 from kat_otel.hardware import SIGNALS, HardwareStore
 from kat_otel.hardware.metric_names import METRICS
 from kat_otel.instrumentation.hardware_loop import HardwareLoop
+from kat_otel.instrumentation.metrics import Measure
 from tests.instrumentation.standin_gpus import FIELDS, uuid
 from tests.instrumentation.test_host import PID, Tree
 
@@ -47,6 +50,25 @@ class Taken:
         }
 
 
+def documented() -> dict[str, set[str]]:
+    """Metric -> signals, as the page's table of what workers send has them."""
+    page = (Path(__file__).parents[2] / "docs" / "hardware-signals.md").read_text()
+    section = page.partition("## What workers say by themselves")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([a-z0-9_.]+)` \|.*\|([^|]*)\|$", section, re.MULTILINE)
+    return {name: set(re.findall(r"`([a-z_*]+)`", signals)) for name, signals in rows}
+
+
+def test_the_page_says_which_signals_the_metrics_are():
+    for name, signals in documented().items():
+        read = {entry.signal for entry in METRICS[name]}
+        if signals == {"throttle_*"}:
+            assert all(signal.startswith("throttle_") for signal in read)
+        elif name == "hw.errors":
+            assert signals <= read, "of the host's memory and network others tell"
+        else:
+            assert signals == read, name
+
+
 @pytest.fixture
 def tree(tmp_path):
     """A machine on which every file that we read is there."""
@@ -67,7 +89,9 @@ def start(gpus, tree, request):
     gpus.say(FIELDS)
     loops = []
 
-    def begin(export, *, interval: float = 0.02, rank: int = 3, **resource) -> HardwareLoop:
+    def begin(
+        export, *, interval: float = 0.02, rank: int = 3, also=None, **resource
+    ) -> HardwareLoop:
         said = {
             "kat.instance.id": f"{request.node.name}",
             "kat.rank": rank,
@@ -75,7 +99,7 @@ def start(gpus, tree, request):
             "hw.id": uuid(0),
             **resource,
         }
-        loops.append(HardwareLoop(said, PID, export, interval=interval, root=tree.root))
+        loops.append(HardwareLoop(said, PID, export, interval=interval, also=also, root=tree.root))
         loops[-1].start()
         return loops[-1]
 
@@ -96,7 +120,8 @@ def test_every_metric_that_a_worker_sends_is_understood_as_the_signal_that_it_is
     tree.thread(PID, 2_000, 2_000)
     taken.more(3)
     names = set().union(*(taken.names(i) for i in range(len(taken.requests))))
-    assert names - set(METRICS) == set()
+    assert names - set(METRICS) == {"kat.worker.hardware.events"}, "which is of ourselves"
+    assert names & set(METRICS) == set(documented()), "docs/hardware-signals.md lists what is sent"
     store = HardwareStore(HardwareConfig())
     for data in taken.requests:
         store.add("metrics", data)
@@ -130,12 +155,8 @@ def test_every_metric_that_a_worker_sends_is_understood_as_the_signal_that_it_is
         ("swapped", "process"): 2,
         ("cpu_run_queue", ""): 7,
     }
-    throttles = [r for r in found if r.signal == "throttle_thermal"]
-    assert len(throttles) == 2, "the flag, and the time that it was on"
-    values["throttle_thermal", ""] = max(throttles, key=lambda r: r.value)
-    values["throttle_power_cap", ""] = max(
-        (r for r in found if r.signal == "throttle_power_cap"), key=lambda r: r.value
-    )
+    times = {detail for signal, detail in values if signal == "throttle_thermal"}
+    assert times == {"", "sw_thermal", "hw_thermal"}, "the flag, and how long each was on"
     assert {key: values[key].value for key in levels} == pytest.approx(levels)
     counted = {r.signal for r in found if r.value == 0 and SIGNALS[r.signal].form != "level"}
     assert counted >= {
@@ -147,6 +168,14 @@ def test_every_metric_that_a_worker_sends_is_understood_as_the_signal_that_it_is
     assert of_host == {
         *("cpu_steal", "cpu_run_queue", "swap", "cpu_pressure", "memory_pressure", "io_pressure")
     }
+
+
+def test_what_the_sender_says_of_itself_goes_with_it(start):
+    taken = Taken()
+    health = [Measure("kat.sender.dropped", 3, {"reason": "queue"}, "sum")]
+    start(taken, also=lambda: health)
+    taken.more()
+    assert {"kat.sender.dropped", "hw.power"} <= taken.names()
 
 
 def test_a_driver_that_hangs_stops_nothing_but_itself(start, gpus):

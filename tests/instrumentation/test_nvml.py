@@ -100,7 +100,10 @@ def test_what_fails_now_and_then_is_asked_again_and_sums_keep_their_value(reader
     assert found["hw.gpu.nvlink.errors", "crc", 1] == 8, "else the links' sum would fall"
     assert ("hw.temperature", "temperature", "memory") not in found, "a level that is old lies"
     assert reader.counts["errors"] == 1
-    gpus.silence("error.nvmlDeviceGetPowerUsage")
+    gpus.say({"error.nvmlDeviceGetFieldValues": 999})
+    found = said(reader)
+    assert (found["hw.gpu.nvlink.errors", "crc", 0], found["hw.gpu.pcie.replays",]) == (7, 3)
+    gpus.silence("error.nvmlDeviceGetPowerUsage", "error.nvmlDeviceGetFieldValues")
     assert said(reader)["hw.power", "gpu"] == 620.0
 
 
