@@ -20,6 +20,7 @@ from kat_otel.spans import SpanKind, SpanTable
 
 __all__ = [
     "COLLECTIVES",
+    "COPY_KINDS",
     "CollectivePattern",
     "Semantics",
     "are_pairwise",
@@ -85,6 +86,13 @@ COLLECTIVES: tuple[CollectivePattern, ...] = (
     CollectivePattern(r"\b(SendRecv|all_?to_?allv?)\b", Semantics.PAIRWISE),
     CollectivePattern(r"^(all_?reduce|all_?gather|reduce_?scatter)(_|\b)", Semantics.BARRIER),
 )
+
+
+COPY_KINDS = {
+    1: "HtoD", 2: "DtoH", 3: "HtoA", 4: "AtoH", 5: "AtoA", 6: "AtoD", 7: "DtoA", 8: "DtoD",
+    9: "HtoH", 10: "PtoP", 11: "UVM HtoD", 12: "UVM DtoH", 13: "UVM DtoD",
+}  # fmt: skip
+"""From where to where CUPTI says that a copy went: its ``copyKind``, as Nsight Systems keeps it."""
 
 
 @lru_cache(maxsize=16)

@@ -56,6 +56,8 @@ GRAPH_NODE_ID: Final = "gpu.cuda.graph_node.id"
 BYTES: Final = "kat.bytes"
 GROUP: Final = "kat.collective.group"
 SEQUENCE: Final = "kat.collective.sequence"
+PEER: Final = "kat.collective.peer"  # the other rank of a send or receive, in the communicator
+CAPTURE_OVERHEAD_NS: Final = "kat.capture.overhead_ns"  # on the worker step: what tracing cost
 THREAD_ID: Final = "thread.id"
 
 # --- what the processor adds -------------------------------------------------------------

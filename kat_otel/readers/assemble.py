@@ -14,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kat_otel.readers.draft import Draft
-from kat_otel.readers.steps import Marks, choose_family, fill_along, find_marks, step_at
-from kat_otel.readers.tree import innermost_enclosing, join_launches
+from kat_otel.readers.steps import Marks, choose_family, find_marks, step_at
 from kat_otel.spans import COLUMNS, NO_PARENT, SpanKind, SpanTable, SpanTableBuilder
+from kat_otel.trees import WORKER_STEP_NAME, fill_along, innermost_enclosing, join_launches
 
-__all__ = ["WORKER_STEP_NAME", "assemble"]
-
-WORKER_STEP_NAME = "worker step"
+__all__ = ["assemble"]
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]

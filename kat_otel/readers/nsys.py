@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kat_otel.errors import TraceFileError
+from kat_otel.kernels import COPY_KINDS
 from kat_otel.readers.draft import NO_LANE, Draft, Interner
 from kat_otel.readers.files import ForeignFileError, byte_chunks
 from kat_otel.readers.nsys_owners import owners_of
@@ -30,10 +31,6 @@ from kat_otel.spans import UNKNOWN, Resource, SpanKind, SpanTable, SpanTableBuil
 
 __all__ = ["read_nsys"]
 
-_COPIES = {
-    1: "HtoD", 2: "DtoH", 3: "HtoA", 4: "AtoH", 5: "AtoA", 6: "AtoD", 7: "DtoA", 8: "DtoD",
-    9: "HtoH", 10: "PtoP", 11: "UVM HtoD", 12: "UVM DtoH", 13: "UVM DtoD",
-}  # fmt: skip
 _MEMORIES = {
     0: "Pageable",
     1: "Pinned",
@@ -282,7 +279,7 @@ def _size_text(key: int) -> str:
 
 def _copy_name(key: int) -> str:
     source, to = _MEMORIES.get(key >> 8 & 0xFF, "Unknown"), _MEMORIES.get(key & 0xFF, "Unknown")
-    return f"Memcpy {_COPIES.get(key >> 16, 'Unknown')} ({source} -> {to})"
+    return f"Memcpy {COPY_KINDS.get(key >> 16, 'Unknown')} ({source} -> {to})"
 
 
 def _resource(path: Path, target: Target, device: int, *, alone: bool) -> Resource:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kat_otel.readers.tree import join_launches
 from kat_otel.spans import SpanKind, SpanTable
+from kat_otel.trees import join_launches
 
 __all__ = ["owners_of"]
 

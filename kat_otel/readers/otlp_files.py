@@ -18,8 +18,8 @@ from kat_otel.errors import DecodeError, TraceFileError
 from kat_otel.otlp.decode import decode_traces, decode_traces_json
 from kat_otel.readers.draft import NO_LANE, Draft
 from kat_otel.readers.files import byte_chunks
-from kat_otel.readers.tree import join_launches
 from kat_otel.spans import UNKNOWN, Resource, SpanKind, SpanTable, StringTable, concat
+from kat_otel.trees import join_launches
 
 __all__ = ["read_otlp_json", "read_otlp_proto"]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Marks", "choose_family", "fill_along", "find_marks", "step_at", "step_in_file_name"]
+__all__ = ["Marks", "choose_family", "find_marks", "step_at", "step_in_file_name"]
 
 MARK_FAMILIES: tuple[re.Pattern[str], ...] = (
     re.compile(r"ProfilerStep#(\d+)$"),
@@ -89,41 +89,6 @@ def step_at(marks: Marks, time_ns: Int64) -> Int32:
     """Returns the step at each time, int32 ``(n,)``: the nearest earlier mark, else the first."""
     place = np.searchsorted(marks.start_ns, time_ns, side="right") - 1
     return marks.step[np.maximum(place, 0)]
-
-
-def fill_along(
-    stream: NDArray[np.integer], start_ns: Int64, value: Int32, known: NDArray[np.bool_]
-) -> Int32:
-    """Returns ``value`` with unknown places filled from the nearest earlier known on the stream.
-
-    A stream runs in order, so work without a launch record belongs to the step of the work
-    before it; what stands before any known work takes the first known one's. Streams without
-    any known work keep their value.
-
-    Args:
-        stream: integers ``(n,)``.
-        start_ns: int64 ``(n,)``.
-        value: int32 ``(n,)``.
-        known: bool ``(n,)``.
-    """
-    order = np.lexsort((start_ns, stream))
-    lanes, sure = stream[order], known[order]
-    place = np.arange(len(order))
-    first = np.zeros(len(order), np.int64)  # where each stream begins
-    new = np.ones(len(order), bool)
-    new[1:] = lanes[1:] != lanes[:-1]
-    first = np.maximum.accumulate(np.where(new, place, 0))
-    before = np.maximum.accumulate(np.where(sure, place, -1))
-    after = np.minimum.accumulate(np.where(sure, place, len(order))[::-1])[::-1]
-    last = (
-        len(order)
-        - 1
-        - np.maximum.accumulate(np.where(np.append(new[1:], True)[::-1], place, 0))[::-1]
-    )
-    source = np.where(before >= first, before, np.where(after <= last, after, place))
-    filled = value.copy()
-    filled[order] = value[order[source]]
-    return filled
 
 
 def step_in_file_name(name: str) -> int | None:

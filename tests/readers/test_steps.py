@@ -7,7 +7,6 @@ import pytest
 
 from kat_otel.readers.steps import (
     choose_family,
-    fill_along,
     find_marks,
     step_at,
     step_in_file_name,
@@ -47,14 +46,6 @@ def test_without_marks_all_is_one_step():
 def test_work_between_marks_belongs_to_the_earlier_one_and_before_all_to_the_first():
     found = marks(["ProfilerStep#7", "ProfilerStep#8"], [100, 200])
     assert step_at(found, np.array([0, 100, 199, 200, 999])).tolist() == [7, 7, 7, 8, 8]
-
-
-def test_unlaunched_work_takes_the_step_of_its_stream():
-    stream = np.array([1, 1, 1, 2, 2, 3])
-    start = np.array([10, 20, 30, 10, 20, 10])
-    step = np.array([0, 5, 0, 0, 6, 9], np.int32)
-    known = np.array([False, True, False, False, True, False])
-    assert fill_along(stream, start, step, known).tolist() == [5, 5, 5, 6, 6, 9]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Parents of spans that carry no parent ids: by correlation, else by containment.
 
-Pure functions over columns. Both are a sort and searches, so that ten million spans
-take seconds and a hostile file cannot make them quadratic.
+For files that were read and for live capture alike. Pure functions over columns: sorts and
+searches, so that ten million spans take seconds and a hostile file cannot make them quadratic.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from kat_otel.spans import NO_PARENT
 
-__all__ = ["innermost_enclosing", "join_launches"]
+__all__ = ["WORKER_STEP_NAME", "fill_along", "innermost_enclosing", "join_launches"]
+
+WORKER_STEP_NAME = "worker step"
+"""Name of the span of one rank's step, whoever makes it."""
+
+_SPARSEST = 16
+"""Ids per launch up to which launches are looked up by id rather than searched."""
 
 Int64 = NDArray[np.int64]
 Int32 = NDArray[np.int32]
@@ -42,6 +48,13 @@ def join_launches(
     """
     found = np.full(len(correlation), NO_PARENT, dtype=np.int64)
     known = np.flatnonzero(launch_correlation > 0)
+    if _alone(launch_process, process):
+        places = _places(launch_correlation, known)
+        if places is not None:
+            table, low = places
+            at = correlation - low
+            at[(at < 0) | (at >= len(table))] = len(table) - 1  # the spare place: no launch
+            return table[at]
     order = known[np.lexsort((launch_correlation[known], launch_process[known]))]
     processes, ids = launch_process[order], launch_correlation[order]
     for one in np.unique(processes):  # a handful
@@ -52,6 +65,31 @@ def join_launches(
         hit = ids[place] == correlation[mine]
         found[mine[hit]] = order[place[hit]]
     return found
+
+
+def _alone(launch_process: NDArray[Any], process: NDArray[Any]) -> bool:
+    """Whether all are of one process."""
+    if not len(launch_process) or not len(process):
+        return False
+    one = launch_process[0]
+    return bool((launch_process == one).all() and (process == one).all())
+
+
+def _places(correlation: NDArray[Any], known: Int64) -> tuple[Int64, int] | None:
+    """Returns the launch of each id from the lowest on and that id; None if ids are too sparse.
+
+    Ids are counted up, so those of one stretch of time mostly lie side by side, and looking one
+    up is faster than searching it.
+    """
+    if not len(known):
+        return None
+    ids = correlation[known]
+    low, high = int(ids.min()), int(ids.max())
+    if high - low > _SPARSEST * len(known):
+        return None
+    table = np.full(high - low + 2, NO_PARENT, np.int64)
+    table[(ids - low)[::-1]] = known[::-1]  # the first of several is written last and stays
+    return table, low
 
 
 def innermost_enclosing(
@@ -93,6 +131,41 @@ def innermost_enclosing(
     same = (found >= 0) & (lanes[np.maximum(found, 0)] == lanes)
     parent[order[same]] = order[found[same]]
     return parent
+
+
+def fill_along(
+    stream: NDArray[np.integer], start_ns: Int64, value: Int32, known: NDArray[np.bool_]
+) -> Int32:
+    """Returns ``value`` with unknown places filled from the nearest earlier known on the stream.
+
+    A stream runs in order, so work without a launch record belongs to the step of the work
+    before it; what stands before any known work takes the first known one's. Streams without
+    any known work keep their value.
+
+    Args:
+        stream: integers ``(n,)``.
+        start_ns: int64 ``(n,)``.
+        value: int32 ``(n,)``.
+        known: bool ``(n,)``.
+    """
+    order = np.lexsort((start_ns, stream))
+    lanes, sure = stream[order], known[order]
+    place = np.arange(len(order))
+    first = np.zeros(len(order), np.int64)  # where each stream begins
+    new = np.ones(len(order), bool)
+    new[1:] = lanes[1:] != lanes[:-1]
+    first = np.maximum.accumulate(np.where(new, place, 0))
+    before = np.maximum.accumulate(np.where(sure, place, -1))
+    after = np.minimum.accumulate(np.where(sure, place, len(order))[::-1])[::-1]
+    last = (
+        len(order)
+        - 1
+        - np.maximum.accumulate(np.where(np.append(new[1:], True)[::-1], place, 0))[::-1]
+    )
+    source = np.where(before >= first, before, np.where(after <= last, after, place))
+    filled = value.copy()
+    filled[order] = value[order[source]]
+    return filled
 
 
 def _nearest_earlier_at_least(values: Int64, need: Int64) -> Int32:

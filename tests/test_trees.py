@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kat_otel.readers.tree import innermost_enclosing, join_launches
+from kat_otel.trees import fill_along, innermost_enclosing, join_launches
 
 SPAN = st.tuples(st.integers(0, 2), st.integers(0, 30), st.integers(0, 12), st.integers(0, 1))
 
@@ -77,3 +77,11 @@ def test_correlation_joins_within_a_process_only(launches, work):
     assert found.tolist() == [
         launches.index(key) if key[1] > 0 and key in launches else -1 for key in work
     ]
+
+
+def test_unlaunched_work_takes_the_step_of_its_stream():
+    stream = np.array([1, 1, 1, 2, 2, 3])
+    start = np.array([10, 20, 30, 10, 20, 10])
+    step = np.array([0, 5, 0, 0, 6, 9], np.int32)
+    known = np.array([False, True, False, False, True, False])
+    assert fill_along(stream, start, step, known).tolist() == [5, 5, 5, 6, 6, 9]
