@@ -117,7 +117,7 @@ class Sender:
         self._digests_since = 0.0
         self._ended = False
         self._asked = False  # an operator wants what is recorded
-        self._toggled = False
+        self._toggles = 0
 
     # --- what others say, from any thread or signal handler: so nothing is locked ------------
 
@@ -131,7 +131,7 @@ class Sender:
 
     def toggle(self) -> None:
         """Switches capture off, or on again: an operator's request."""
-        self._toggled = True
+        self._toggles += 1
 
     # --- the loop ----------------------------------------------------------------------------
 
@@ -186,9 +186,9 @@ class Sender:
         sampling = self._sampling
         if self._control is not None:
             sampling.obey(self._control.orders)
-        if self._toggled:
-            self._toggled = False
-            sampling.silenced = not sampling.silenced
+        if self._toggles:
+            toggles, self._toggles = self._toggles, 0
+            sampling.silenced ^= toggles % 2 == 1
             logger.warning("capture switched %s", "off" if sampling.silenced else "on again")
         sampling.budget = self._budget.level
         mode = sampling.mode

@@ -96,7 +96,7 @@ class Track:
         self._taken.append(step)
         return self._batch
 
-    def add(self, batch: Batch) -> list[Step]:
+    def add(self, _: Batch) -> list[Step]:
         steps, self._taken = self._taken, []
         return steps
 

@@ -142,7 +142,12 @@ def test_over_tls_with_the_authority_that_is_named(
 
 
 def answer_with(
-    data: bytes, *, capability: str = CAPABILITY, kind: str = ORDERS, uid: bytes = b"", error: int = 0
+    data: bytes,
+    *,
+    capability: str = CAPABILITY,
+    kind: str = ORDERS,
+    uid: bytes = b"",
+    error: int = 0,
 ) -> Callable[[Request], Reply]:
     def reply(request: Request) -> Reply:
         asked = AgentToServer.decode(request.body)

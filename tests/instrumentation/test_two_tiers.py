@@ -119,7 +119,7 @@ def test_a_finding_on_digests_brings_whole_steps_of_all_eight_and_names_the_kern
             with judged.changed:
                 if judged.changed.wait_for(lambda: judged.coming >= CAPTURE_STEPS, PACE_S):
                     break
-        # The assembler gives recorded steps their turn when no live step is pending: here is a lull.
+        # Recorded steps have their turn when no live step is pending: here is a lull.
         with judged.changed:
             judged.changed.wait_for(lambda: len(judged.whole) >= 2 * CAPTURE_STEPS, 20)
         for track in tracks:
