@@ -89,3 +89,5 @@ METRIC_IMPACT: Final = "kat.incident.impact"
 METRIC_STEP_DURATION: Final = "kat.step.duration"
 METRIC_ARRIVAL_SKEW: Final = "kat.collective.arrival_skew"
 METRIC_SPANS: Final = "kat.processor.spans"
+METRIC_CAPTURE: Final = "kat.capture"  # and what is counted: the worker's sender of itself
+REASON: Final = "kat.reason"

@@ -21,6 +21,7 @@ __all__ = [
     "delimited",
     "read_fields",
     "resource_attributes",
+    "resource_pairs",
     "span_head",
     "text_attribute",
     "utf8",
@@ -98,8 +99,8 @@ def span_head(text: str, kind: int, *, says_kind: bool) -> bytes:
     return head
 
 
-def resource_attributes(resource: Resource) -> bytes:
-    """Returns the fields of an OTLP Resource, without what only the protobuf library reads."""
+def resource_pairs(resource: Resource) -> list[tuple[str, AttributeValue]]:
+    """Returns the attributes of an OTLP Resource, as they are named on the wire."""
     pairs: list[tuple[str, AttributeValue]] = [
         (key, getattr(resource, name))
         for key, (name, _) in fields.RESOURCE_INTS.items()
@@ -110,7 +111,12 @@ def resource_attributes(resource: Resource) -> bytes:
         for key, name in fields.RESOURCE_TEXTS.items()
         if getattr(resource, name)
     ]
-    pairs += [(key, value) for key, value in resource.attributes.items() if key != REST]
+    return pairs + [(key, value) for key, value in resource.attributes.items() if key != REST]
+
+
+def resource_attributes(resource: Resource) -> bytes:
+    """Returns the fields of an OTLP Resource, without what only the protobuf library reads."""
+    pairs = resource_pairs(resource)
     return b"".join(value_attribute(b"\x0a", key, value) for key, value in pairs)
 
 

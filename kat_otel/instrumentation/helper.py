@@ -14,25 +14,22 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from kat_otel.instrumentation.control import Control
-from kat_otel.instrumentation.counts import Counts
-from kat_otel.instrumentation.export import Exporter, deliveries
+from kat_otel.instrumentation.identify import Identifier
+from kat_otel.instrumentation.ranks import from_environment
 from kat_otel.instrumentation.records import Batch, Source
-from kat_otel.instrumentation.sender import Sender, StepMaker
+from kat_otel.instrumentation.sending import Sending
 from kat_otel.instrumentation.settings import Settings
-from kat_otel.instrumentation.worker import Worker
 
-__all__ = ["OrphanSource", "main", "make_sender"]
+__all__ = ["OrphanSource", "main"]
 
 logger: Final = logging.getLogger(__name__)
 
 _NICENESS: Final = 5
-_DRAIN_S: Final = 2.0
 
 
 class OrphanSource:
@@ -64,35 +61,11 @@ class OrphanSource:
         self._source.close()
 
 
-def make_sender(
-    settings: Settings,
-    source: Source,
-    maker: StepMaker,
-    *,
-    counts: Counts,
-    shares_gil: bool = False,
-    on_tick: Callable[[Worker, Counts], None] | None = None,
-) -> Sender:
-    """Returns a sender with the exporter and control channel that the environment names."""
-    exporter = Exporter(deliveries(os.environ), counts)
-    control = Control(settings, counts) if settings.control_endpoint else None
-    return Sender(
-        settings,
-        source,
-        maker,
-        exporter,
-        control,
-        counts=counts,
-        shares_gil=shares_gil,
-        on_tick=on_tick,
-    )
-
-
 def main(arguments: Sequence[str]) -> int:
     """Runs the helper process until the worker is gone; returns the exit code."""
     parser = argparse.ArgumentParser("kat_otel.instrumentation.helper")
     parser.add_argument("--fd", type=int, required=True, help="the shared region")
-    parser.add_argument("--parent", type=int, default=0, help="process id of the worker")
+    parser.add_argument("--parent", type=int, default=0, help="the worker; 0 if it is a C++ server")
     said = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -106,9 +79,14 @@ def main(arguments: Sequence[str]) -> int:
     settings = Settings.read(os.environ)
     # By name: what a test or a debugger puts in place of them is taken.
     region: Any = importlib.import_module("kat_otel.instrumentation.region")
-    tree: Any = importlib.import_module("kat_otel.instrumentation.tree")
     source = OrphanSource(region.RegionSource(said.fd), said.parent)
-    sender = make_sender(settings, source, tree.StepMaker(settings), counts=Counts())
+    pid = said.parent or os.getppid()
+    sending = Sending(settings, source, pid=pid, environment=os.environ)
+    if not said.parent:  # started by the native library: nobody else knows who the worker is
+        Identifier(settings, os.environ, sending.introduce).start(
+            lambda: from_environment(os.environ)
+        )
+    sender = sending.sender
     asked = {
         signal.SIGTERM: sender.end,
         signal.SIGUSR1: sender.send_recorded,
@@ -116,7 +94,7 @@ def main(arguments: Sequence[str]) -> int:
     }
     for number in asked:
         signal.signal(number, lambda at, _: asked[signal.Signals(at)]())
-    sender.run(_DRAIN_S)
+    sending.run()
     return 0
 
 

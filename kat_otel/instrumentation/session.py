@@ -105,15 +105,23 @@ class Session:
             self._capture = self._captured()
             if self._capture is None:
                 return
-            helper: Any = importlib.import_module("kat_otel.instrumentation.helper")
             try:
-                self._helper = helper.start_helper(self._capture.fd, self._settings)
+                self._helper = self._sent(self._capture)
             except Exception:
                 capture, self._capture = self._capture, None
                 capture.stop()
                 raise
             self._identifier = Identifier(self._settings, self._environment, self._introduce)
             atexit.register(self.stop)
+
+    def _sent(self, capture: Capturing) -> Any:
+        """Starts who makes spans of what is captured, and sends them."""
+        if self._settings.where == "process":
+            helping: Any = importlib.import_module("kat_otel.instrumentation.helping")
+            return helping.start_helper(capture.fd, self._settings)
+        region: Any = importlib.import_module("kat_otel.instrumentation.region")
+        sending: Any = importlib.import_module("kat_otel.instrumentation.sending")
+        return sending.SendingThread(self._settings, region.RegionSource(capture.fd))
 
     def _captured(self) -> Capturing | None:
         cupti: Any = importlib.import_module("kat_otel.instrumentation.cupti")

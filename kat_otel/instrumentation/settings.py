@@ -15,12 +15,13 @@ from typing import Any, Final, Literal, cast, get_args
 
 from kat_otel.capture import Mode
 
-__all__ = ["Graphs", "Settings", "Where"]
+__all__ = ["Graphs", "Settings", "Tool", "Where"]
 
 logger: Final = logging.getLogger(__name__)
 
 Where = Literal["process", "thread"]
 Graphs = Literal["graph", "node"]
+Tool = Literal["cupti", "torch", "none"]
 
 
 def _choice(kind: Any) -> Callable[[str], str]:
@@ -97,6 +98,13 @@ class Settings:
         0.01,
         _number(0, 1),
         "share of a step's time that capture may cost; above it less is recorded",
+    )
+    tool: Tool = _setting(
+        "KAT_CAPTURE",
+        "cupti",
+        _choice(Tool),
+        "cupti: GPU work; torch: operators of programs without a GPU, by torch.profiler; none: "
+        "steps alone",
     )
     where: Where = _setting(
         "KAT_SENDER",

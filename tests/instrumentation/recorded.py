@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,9 @@ def rows_of(table: SpanTable, zero_unix_ns: int) -> tuple[NDArray[Any], list[str
     rows["at"] = rows["end"]
     rows["kind"] = [_KIND_OF[SpanKind(kind)] for kind in chosen.kind.tolist()]
     names = list(table.strings)
+    of_driver = np.array([re.match(r"cu[A-Z]", name) is not None for name in names])
+    calls = rows["kind"] == KINDS["runtime"]
+    rows["kind"][calls & of_driver[chosen.name]] = KINDS["driver"]
     rows["name"] = chosen.name
     rows["correlation"] = np.maximum(chosen.correlation, 0)
     for column in ("stream", "graph", "graph_node", "bytes"):

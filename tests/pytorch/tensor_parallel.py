@@ -1,6 +1,6 @@
 """A small tensor-parallel model over gloo, as anybody would write it: it knows nothing of KAT-OTel.
 
-    torchrun --nproc-per-node 2 tensor_parallel.py STEPS
+torchrun --nproc-per-node 2 tensor_parallel.py STEPS
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def start_helper(fd: int, settings: Any) -> object:
 
 for _name, _content in (
     ("cupti", {"Capture": Capture}),
-    ("helper", {"start_helper": start_helper}),
+    ("helping", {"start_helper": start_helper}),
 ):
     _module = ModuleType(f"kat_otel.instrumentation.{_name}")
     vars(_module).update(_content)

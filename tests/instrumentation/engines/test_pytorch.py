@@ -36,7 +36,7 @@ def test_a_context_manager_and_a_decorator(programs: Programs) -> None:
     assert [step for step, _ in done.begun()] == [0, 1, 40, 41, 42]
     assert [e["micro"] for e in done.of("mark") if e["step"] == 40] == [1, 1]
     assert [e["edge"] for e in done.of("mark")] == [0, 1] * 5
-    assert done.output == "\"the program's own\"\n"
+    assert done.output == '"the program\'s own"\n'
 
 
 def test_steps_of_several_threads_are_marked_on_each(programs: Programs) -> None:

@@ -45,7 +45,9 @@ def test_ranks_and_identity_are_the_groups(programs: Programs) -> None:
     assert done.code == 0, done.errors
     workers = sorted(done.said("worker"), key=lambda w: w["resource"]["rank"])
     assert [w["resource"]["rank"] for w in workers] == [0, 1]
-    assert [w["resource"]["tp"] for w in workers] == [w["resource"]["ep"] for w in workers] == [0, 1]
+    assert (
+        [w["resource"]["tp"] for w in workers] == [w["resource"]["ep"] for w in workers] == [0, 1]
+    )
     assert [w["resource"]["device"] for w in workers] == [0, 1]
     assert len({w["nonce"] for w in workers}) == 1
     attributes = workers[0]["resource"]["attributes"]

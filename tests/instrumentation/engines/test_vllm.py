@@ -152,11 +152,12 @@ def test_all_ranks_of_a_group_share_nonce_and_instance_and_know_their_place(
 
 
 def test_experts_ranks_span_data_parallelism(programs: Programs) -> None:
-    shape = '{"config": {"tp": 2, "dp": 2, "dp_rank": %d, "experts": true}, "local": %d, "turns": []}'
+    shape = (
+        '{"config": {"tp": 2, "dp": 2, "dp_rank": %d, "experts": true}, "local": %d, "turns": []}'
+    )
     done = ranks(programs, *(shape % (dp, tp) for dp in range(2) for tp in range(2)))
     places = sorted(
-        tuple(w["resource"][key] for key in ("rank", "tp", "dp", "ep"))
-        for w in done.said("worker")
+        tuple(w["resource"][key] for key in ("rank", "tp", "dp", "ep")) for w in done.said("worker")
     )
     assert places == [(0, 0, 0, 0), (1, 1, 0, 1), (2, 0, 1, 2), (3, 1, 1, 3)]
 
