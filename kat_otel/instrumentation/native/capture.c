@@ -36,6 +36,11 @@ static struct { /* one capture a process, as there is one CUPTI */
 
 static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
 static bool forks_watched;
+static struct { /* a server's thread that begins a range does not wait for a buffer to be walked */
+    pthread_mutex_t lock;
+    struct kat_names names;
+} range_names = {.lock = PTHREAD_MUTEX_INITIALIZER};
+static _Atomic uint32_t generation; /* of g: ids of names hold in one */
 static _Thread_local bool on_our_thread; /* its CPU time is counted as a whole */
 static _Thread_local int64_t thread_id;
 
@@ -211,10 +216,12 @@ static int start_thread(void) {
 static void in_child(void) {
     if (g.region.shared) munmap(g.region.shared, g.region.places.total);
     memset(&g, 0, sizeof g);
+    atomic_fetch_add(&generation, 1);
     g.region.fd = -1;
     thread_id = 0;
     on_our_thread = false;
     pthread_mutex_init(&starting, NULL);
+    pthread_mutex_init(&range_names.lock, NULL);
 }
 
 static int no_memory(struct kat_outcome *outcome, int error, const char *function) {
@@ -233,14 +240,20 @@ static int start(const struct kat_options *options, struct kat_outcome *outcome)
     if (options->cupti && !kat_cupti_load(&g.cupti, options->cupti, outcome)) return outcome->code;
     int error = kat_region_make(&g.region, &options->geometry);
     if (error) return no_memory(outcome, error, "memfd_create");
-    free(g.records);
-    g.records = calloc(1, sizeof *g.records);
     if (!g.records) {
-        kat_region_unmap(&g.region);
-        return no_memory(outcome, ENOMEM, "calloc");
+        g.records = calloc(1, sizeof *g.records);
+        if (!g.records) {
+            kat_region_unmap(&g.region);
+            return no_memory(outcome, ENOMEM, "calloc");
+        }
+        pthread_mutex_init(&g.records->lock, NULL);
     }
-    pthread_mutex_init(&g.records->lock, NULL);
+    kat_records_forget(g.records);
+    pthread_mutex_lock(&range_names.lock);
+    memset(&range_names.names, 0, sizeof range_names.names);
+    pthread_mutex_unlock(&range_names.lock);
     pthread_mutex_init(&g.range_lock, NULL);
+    atomic_fetch_add(&generation, 1);
     g.flush_ms = options->flush_ms ? options->flush_ms : 100;
     g.stopping = false;
     g.flushes = g.flush_wanted = 0;
@@ -288,8 +301,10 @@ void kat_stop(void) {
             kat_cupti_off(&g.cupti);
             g.cupti.flush_all(CUPTI_FLUSH_FORCED);
         }
-        hand_over_ranges();
+        pthread_mutex_lock(&g.range_lock);
         atomic_store(&g.active, false);
+        pthread_mutex_unlock(&g.range_lock);
+        hand_over_ranges();
         atomic_store(&g.region.shared->counters.flushed_ns, (uint64_t)kat_now_ns());
         atomic_store(&g.region.shared->closed, 1);
         kat_region_wake(&g.region);
@@ -351,16 +366,22 @@ bool kat_wants_ranges(void) {
 }
 
 uint32_t kat_range_name(const char *text) {
-    pthread_mutex_lock(&g.records->lock);
-    kat_names_pass(&g.records->names);
-    uint32_t id = kat_names_id(&g.records->names, &g.region, text);
-    pthread_mutex_unlock(&g.records->lock);
+    size_t length = strnlen(text, KAT_LONGEST_NAME);
+    pthread_mutex_lock(&range_names.lock);
+    uint32_t id = kat_names_text(&range_names.names, &g.region, text, length, OF_A_RANGE);
+    pthread_mutex_unlock(&range_names.lock);
     return id;
 }
+
+uint32_t kat_generation(void) { return atomic_load(&generation); }
 
 void kat_put_range(const struct kat_range *range) {
     bool full = false;
     pthread_mutex_lock(&g.range_lock);
+    if (!atomic_load(&g.active)) { /* stopped since the caller asked */
+        pthread_mutex_unlock(&g.range_lock);
+        return;
+    }
     if (!g.range_buffer) {
         g.range_buffer = kat_region_request(&g.region);
         g.range_used = 0;

@@ -42,6 +42,9 @@ KAT_EXPORT void kat_counters(uint64_t counters[12]);
 /* A closed NVTX range, into a buffer of the pool (nvtx.c). */
 void kat_put_range(const struct kat_range *range);
 
+/* Changes when ids of names lose their meaning: capture began anew, or this is a forked child. */
+uint32_t kat_generation(void);
+
 /* The id of a name, for such a range. */
 uint32_t kat_range_name(const char *text);
 
