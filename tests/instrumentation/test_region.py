@@ -187,6 +187,7 @@ def test_names_beyond_their_room_are_said_to_be() -> None:
     with running() as run:
         run.standin.replay(rows("kernel", 2_500, name=np.arange(2_500)), many, past())
         batch = run.all()
+        assert run.source.names_lost > 0
     full = batch.strings.index("(names full)")
     assert 0 < np.count_nonzero(batch.kernels["name"] == full) < 1_000
     named = batch.kernels["name"] != full
