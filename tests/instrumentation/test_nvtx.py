@@ -17,7 +17,10 @@ from kat_otel.instrumentation.library import PATH
 from kat_otel.instrumentation.records import Batch
 from kat_otel.instrumentation.region import RegionSource
 from kat_otel.instrumentation.settings import Settings
+from tests.instrumentation import needs
 from tests.instrumentation.capturing import join, running
+
+needs.compiler()
 
 HERE = Path(__file__).parent
 
