@@ -63,6 +63,7 @@ class Capture:
         self, library: libcupti.Candidate | None, version: int, notes: tuple[str, ...]
     ) -> None:
         self._native = load()
+        self._mark = self._native.kat_mark  # looked up once: it is called twice a step
         self._pid = os.getpid()
         self.fd: int = self._native.kat_fd()
         self.library = library
@@ -94,7 +95,7 @@ class Capture:
 
     def mark(self, step: int, micro: int, edge: int, flags: int = 0) -> None:
         """Says that a step begins or ends (records.Edge) on this thread; a loss is counted."""
-        self._native.kat_mark(step, micro, edge, flags)
+        self._mark(step, micro, edge, flags)
 
     def say(self, message: bytes) -> bool:
         """Hands on a JSON message; returns whether there was room, at most 256 KiB."""

@@ -68,6 +68,11 @@ class RegionSource:
         self._message = ctypes.create_string_buffer(LONGEST_MESSAGE)
         self._worker = _watch(self._library.kat_reader_pid(self._reader))
 
+    @property
+    def names_lost(self) -> int:
+        """Names that found no room and read ``(names full)``."""
+        return self._counters()[4] if self._reader is not None else 0
+
     def take(self, timeout: float) -> Batch:
         """Returns what has come; waits at most ``timeout`` seconds if that is nothing."""
         deadline = time.monotonic() + timeout

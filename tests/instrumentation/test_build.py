@@ -10,6 +10,10 @@ import zipfile
 from pathlib import Path
 from types import ModuleType
 
+from tests.instrumentation import needs
+
+needs.compiler()
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIBRARY = "kat_otel/instrumentation/native/libkat_capture.so"
 

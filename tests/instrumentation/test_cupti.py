@@ -154,6 +154,9 @@ import os
 from kat_otel.instrumentation.cupti import Capture
 from kat_otel.instrumentation.region import RegionSource
 from kat_otel.instrumentation.settings import Settings
+from tests.instrumentation import needs
+
+needs.compiler()
 
 capture = Capture.start(Settings(buffer_mib=2), cupti=False)
 source = RegionSource(capture.fd)

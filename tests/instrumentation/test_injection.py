@@ -24,6 +24,9 @@ HELPER = """\
 import os, sys
 sys.path.insert(0, {repository!r})
 from kat_otel.instrumentation.region import RegionSource
+from tests.instrumentation import needs
+
+needs.compiler()
 fd = int(sys.argv[-1])
 source = RegionSource(fd)
 kernels = []

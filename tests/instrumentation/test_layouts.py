@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from kat_otel.instrumentation.layouts import NAMES, Layout
+from tests.instrumentation import needs
+
+needs.compiler()
 
 # kernel, memcpy, memset, sync, overhead, graph
 HEADERS = {

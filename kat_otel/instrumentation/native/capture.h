@@ -18,7 +18,7 @@ struct kat_options {
 /* Starts capture in this process. Not 0: nothing is on, and outcome says why. */
 KAT_EXPORT int kat_start(const struct kat_options *options, struct kat_outcome *outcome);
 
-/* Hands over what there is and ends capture. */
+/* Hands over what there is and ends capture; also done at the end of the process. */
 KAT_EXPORT void kat_stop(void);
 
 KAT_EXPORT int kat_active(void);
@@ -30,7 +30,7 @@ KAT_EXPORT int kat_mark(int step, int micro, int edge, int flags);
 /* A message for the reader. 0, or -1. */
 KAT_EXPORT int kat_say(const void *text, uint32_t length);
 
-/* Hands over now what is complete; waits for it. */
+/* Hands over now what is complete; waits for it, seconds at most. */
 KAT_EXPORT void kat_flush(void);
 
 /* What to record from now on (enum kat_mode), as the reader may also say. */
@@ -41,6 +41,9 @@ KAT_EXPORT void kat_counters(uint64_t counters[12]);
 
 /* A closed NVTX range, into a buffer of the pool (nvtx.c). */
 void kat_put_range(const struct kat_range *range);
+
+/* Changes when ids of names lose their meaning: capture began anew, or this is a forked child. */
+uint32_t kat_generation(void);
 
 /* The id of a name, for such a range. */
 uint32_t kat_range_name(const char *text);

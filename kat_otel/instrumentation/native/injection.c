@@ -135,6 +135,5 @@ KAT_EXPORT int InitializeInjection(void) {
     }
     if (!strcmp(setting("KAT_MODE"), "digest")) kat_order(MODE_DIGEST);
     if (!strcmp(setting("KAT_MODE"), "off")) kat_order(MODE_OFF);
-    atexit(kat_stop);
     return 1;
 }

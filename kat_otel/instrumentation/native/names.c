@@ -26,12 +26,18 @@ static uint64_t hash_of(const char *text, size_t length) {
 void kat_names_pass(struct kat_names *names) { names->pass++; }
 
 static uint32_t id_of(struct kat_names *n, struct kat_region *region, uint64_t hash,
-    const char *text, size_t length) {
+    const char *text, size_t length, enum kat_whose whose) {
     uint32_t slot = (uint32_t)(hash >> 32);
     for (;; slot++) { /* ends: a quarter stays empty */
         slot &= TEXT_SLOTS - 1;
         if (n->texts[slot].hash == hash) return n->texts[slot].id;
         if (!n->texts[slot].hash) break;
+    }
+    bool room = whose == OF_A_KERNEL || (region->names_count < region->geometry.names_most / 2 &&
+                                            region->names_used < region->geometry.names_bytes / 2);
+    if (!room) {
+        kat_count(&region->shared->counters.names_lost, 1);
+        return KAT_NAMES_FULL;
     }
     uint32_t id = kat_region_name(region, text, length);
     if (id != KAT_NAMES_FULL && n->texts_used < TEXT_SLOTS / 4 * 3) {
@@ -42,13 +48,14 @@ static uint32_t id_of(struct kat_names *n, struct kat_region *region, uint64_t h
     return id;
 }
 
-uint32_t kat_names_text(
-    struct kat_names *n, struct kat_region *region, const char *text, size_t length) {
+uint32_t kat_names_text(struct kat_names *n, struct kat_region *region, const char *text,
+    size_t length, enum kat_whose whose) {
     if (!length) return 0;
-    return id_of(n, region, hash_of(text, length), text, length);
+    return id_of(n, region, hash_of(text, length), text, length, whose);
 }
 
-uint32_t kat_names_id(struct kat_names *n, struct kat_region *region, const char *text) {
+uint32_t kat_names_id(struct kat_names *n, struct kat_region *region, const char *text,
+    enum kat_whose whose) {
     if (!text) return 0;
     uint32_t first = (uint32_t)(fold((uintptr_t)text, 0xa0761d6478bd642fULL) >> 20);
     uint32_t slot = first & (NAME_SLOTS - 1);
@@ -70,7 +77,7 @@ uint32_t kat_names_id(struct kat_names *n, struct kat_region *region, const char
     if (n->pointers[slot].pointer != text || n->pointers[slot].hash != hash) {
         n->pointers[slot].pointer = text;
         n->pointers[slot].hash = hash;
-        n->pointers[slot].id = id_of(n, region, hash, text, length);
+        n->pointers[slot].id = id_of(n, region, hash, text, length, whose);
     }
     n->pointers[slot].seen = n->pass;
     return n->pointers[slot].id;

@@ -26,11 +26,16 @@ struct kat_names {
  * unloaded and its memory used again), and does not change until the next one. */
 void kat_names_pass(struct kat_names *names);
 
+/* Whose name it is: ranges, whose names an application makes up at will, leave half of the room to
+ * kernels and calls. */
+enum kat_whose { OF_A_KERNEL, OF_A_RANGE };
+
 /* The id of the text at a pointer; 0 for NULL and "". */
-uint32_t kat_names_id(struct kat_names *names, struct kat_region *region, const char *text);
+uint32_t kat_names_id(struct kat_names *names, struct kat_region *region, const char *text,
+    enum kat_whose whose);
 
 /* The id of a text. */
-uint32_t kat_names_text(
-    struct kat_names *names, struct kat_region *region, const char *text, size_t length);
+uint32_t kat_names_text(struct kat_names *names, struct kat_region *region, const char *text,
+    size_t length, enum kat_whose whose);
 
 #endif

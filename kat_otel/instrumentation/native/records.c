@@ -93,14 +93,16 @@ static uint32_t api_name(struct kat_records *r, const struct kat_cupti *cupti,
     int domain = driver ? CUPTI_DOMAIN_DRIVER : CUPTI_DOMAIN_RUNTIME;
     *known = API_UNWANTED;
     if (!cupti->get_callback_name(domain, id, &name) && name && kat_cupti_wanted(name))
-        *known = kat_names_text(&r->names, region, name, plain_length(name));
+        *known =
+            kat_names_text(&r->names, region, name, plain_length(name), OF_A_KERNEL);
     return *known;
 }
 
-static void write_name(struct kat_records *r, struct kat_region *region, uint8_t *at) {
+static void write_name(
+    struct kat_records *r, struct kat_region *region, uint8_t *at, enum kat_whose whose) {
     const char *text;
     memcpy(&text, at, sizeof text);
-    uint64_t id = kat_names_id(&r->names, region, text);
+    uint64_t id = kat_names_id(&r->names, region, text, whose);
     memcpy(at, &id, sizeof id);
 }
 
@@ -113,7 +115,7 @@ static void write_names(struct kat_records *r, const struct kat_cupti *cupti,
         switch (kind) {
         case KIND_CONCURRENT_KERNEL:
         case KIND_KERNEL:
-            write_name(r, region, record + KERNEL_NAME);
+            write_name(r, region, record + KERNEL_NAME, OF_A_KERNEL);
             break;
         case KIND_RUNTIME:
         case KIND_DRIVER: {
@@ -122,14 +124,21 @@ static void write_names(struct kat_records *r, const struct kat_cupti *cupti,
             break;
         }
         case KIND_MARKER:
-            write_name(r, region, record + MARKER_NAME);
-            write_name(r, region, record + MARKER_DOMAIN);
+            write_name(r, region, record + MARKER_NAME, OF_A_RANGE);
+            write_name(r, region, record + MARKER_DOMAIN, OF_A_RANGE);
             break;
         default:
             break;
         }
         at += sizes[kind];
     }
+}
+
+void kat_records_forget(struct kat_records *r) {
+    pthread_mutex_lock(&r->lock);
+    size_t kept = offsetof(struct kat_records, layout);
+    memset((char *)r + kept, 0, sizeof *r - kept);
+    pthread_mutex_unlock(&r->lock);
 }
 
 bool kat_records_walk(struct kat_records *r, const struct kat_cupti *cupti,

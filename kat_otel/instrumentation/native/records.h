@@ -18,6 +18,9 @@ struct kat_records {
 
 #define API_UNWANTED UINT32_MAX /* written over a callback id: the reader leaves the record out */
 
+/* As new. */
+void kat_records_forget(struct kat_records *records);
+
 /* Goes over a buffer; fills in valid, layout and records. False: it makes no sense. */
 bool kat_records_walk(struct kat_records *records, const struct kat_cupti *cupti,
     struct kat_region *region, uint8_t *buffer, size_t valid, struct kat_ready *ready);
