@@ -157,9 +157,9 @@ class Sender:
             self._steps(self._guarded(self._maker.flush, "steps.failed") or [])
             self._flush_digests()
         finally:
+            self._exporter.close(drain)
             if self._control is not None:
                 self._control.close()
-            self._exporter.close(drain)
             self._guarded(self._source.close, "source.failed")
 
     def _turn(self) -> bool:
