@@ -15,6 +15,9 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
+
+from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from kat_otel.capture import CAPABILITY, ORDERS, POLL, Orders, Poll
 from kat_otel.errors import DecodeError, UnreachableError
@@ -34,6 +37,7 @@ _FIRST_WAIT_S: Final = 1.0
 _MOST_WAIT_S: Final = 60.0
 _ORDERS_HOLD_S: Final = 60.0
 """How long orders hold when the server is gone: then the settings are what holds."""
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _MAX_TOKEN: Final = 8_192
 
 
@@ -57,6 +61,12 @@ class Control:
     ) -> None:
         self._client = HttpClient(settings.control_endpoint, ca_file=settings.control_ca_file)
         self._token_file = settings.control_token_file
+        url = urlsplit(settings.control_endpoint)
+        if self._token_file and url.scheme != "https" and url.hostname not in _LOOPBACK:
+            logger.warning(
+                "the token of the control channel goes to %s in plain text: give an https address",
+                url.hostname,
+            )
         self._counts = counts
         self._first_wait = self._wait = first_wait
         self._orders_hold = orders_hold
@@ -95,13 +105,14 @@ class Control:
         self._closing.set()
         self._begun.set()
         if self._thread.is_alive():
-            self._thread.join(1.0)
+            self._thread.join(0.2)  # it may wait for an answer: nobody waits for that
 
     def _run(self) -> None:
         self._begun.wait()
         while not self._closing.is_set():
             try:
-                pause = self._ask()
+                with suppress_instrumentation():  # where urllib3 is traced, our own calls are not
+                    pause = self._ask()
             except Exception:  # noqa: BLE001 - logged by `say`, with its traceback
                 # A defect here must not end the polls: a kill switch may be among them.
                 self._counts.add("polls", reason="defect")

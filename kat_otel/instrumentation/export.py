@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+
 from kat_otel.instrumentation.counts import Counts
 from kat_otel.instrumentation.delivery import Delivery, GrpcDelivery, HttpDelivery, Outcome
 from kat_otel.instrumentation.endpoints import Endpoint, Signal
@@ -122,7 +124,8 @@ class Exporter:
                     break
                 continue
             try:
-                self._deliver(parcel)
+                with suppress_instrumentation():  # where urllib3 is traced, our own calls are not
+                    self._deliver(parcel)
             except Exception:
                 # A defect here must not end the sending of everything that comes after.
                 self._drop(parcel, "defect")

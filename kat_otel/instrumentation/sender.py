@@ -155,11 +155,11 @@ class Sender:
             if self._ended:  # not by the source: it may hold more
                 self._guarded(self._turn, "batches.failed")
             self._steps(self._guarded(self._maker.flush, "steps.failed") or [])
-            self._flush_digests()
+            self._guarded(self._flush_digests, "steps.failed")
         finally:
+            self._exporter.close(drain)
             if self._control is not None:
                 self._control.close()
-            self._exporter.close(drain)
             self._guarded(self._source.close, "source.failed")
 
     def _turn(self) -> bool:

@@ -234,3 +234,19 @@ def test_what_a_poll_says(counts: Counts, collector: Collector) -> None:
     assert first.custom_capabilities == (CAPABILITY,)
     assert first.custom_message is not None
     assert Poll.decode(first.custom_message.data) == AT
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("http://10.0.0.1:4329/v1/opamp", True),
+        ("https://10.0.0.1:4329/v1/opamp", False),
+        ("http://127.0.0.1:4329/v1/opamp", False),
+        ("http://[::1]:4329/v1/opamp", False),
+    ],
+)
+def test_a_token_in_plain_text_is_warned_of(
+    counts: Counts, token: Path, caplog, url: str, warned: bool
+) -> None:
+    Control(Settings(control_endpoint=url, control_token_file=str(token)), counts)
+    assert ("plain text" in caplog.text) == warned

@@ -13,6 +13,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from kat_otel.instrumentation import delivery
@@ -220,6 +221,23 @@ def test_what_waits_leaves_before_the_end(collector: Collector, counts: Counts) 
         for _ in range(50):
             exporter.offer(parcel())
     assert len(collector.requests) == 50
+
+
+def test_where_others_trace_http_our_own_requests_are_not_traced(
+    collector: Collector, counts: Counts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enabled: list[bool] = []
+    send = delivery.HttpClient.post
+
+    def watched(self, *arguments):
+        enabled.append(is_instrumentation_enabled())
+        return send(self, *arguments)
+
+    monkeypatch.setattr(delivery.HttpClient, "post", watched)
+    with sending(counts, collector.url) as exporter:
+        exporter.offer(parcel())
+        collector.wait_for(lambda requests: len(requests) == 1)
+    assert enabled == [False]
 
 
 def test_a_defect_in_one_parcel_does_not_stop_the_next(
