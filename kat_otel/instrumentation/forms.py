@@ -71,7 +71,17 @@ TRACING: Final = np.dtype([("start", "<i8"), ("end", "<i8")])
 
 
 def pick(records: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
-    """Returns some of the records, as ``records[rows]`` does; rows are numbers or a bool mask."""
+    """Returns some of the records, as ``records[rows]`` does; a view if they stand together.
+
+    Args:
+        records: structured.
+        rows: row numbers, or a bool mask.
+    """
+    if rows.dtype == np.bool_:
+        rows = np.flatnonzero(rows)
+    count = len(rows)
+    if count and int(rows[-1]) - int(rows[0]) == count - 1 and (rows[1:] > rows[:-1]).all():
+        return records[int(rows[0]) : int(rows[0]) + count]
     return _bytes(records)[rows].view(records.dtype)
 
 

@@ -202,14 +202,6 @@ class StepMaker:
         self.counts.left_out += leaving.left_out + found.twins
         self.counts.late += streams.late - late
         streams.leave(found, fate[1] != STAYS, fate[3] == LEAVES)
-        records = (ranges, found.calls, waits, found.work)
-        for form, one, code in zip((RANGE, CALL, WAIT, WORK), records, fate, strict=True):
-            waiting.keep(form, pick(one, code == STAYS))
-            self.counts.outside += int(np.count_nonzero(code == OUTSIDE_STEPS))
-            self.counts.late += int(np.count_nonzero(code == LATE))
-        self._settled = waiting.rows
-        if not steps:
-            return []
         lost = [self._lost - one.loss for one in steps]
         missing = self._missing(steps, found, awaited)
         self.counts.unfinished += sum(missing)
@@ -217,6 +209,12 @@ class StepMaker:
             lost = [one + more for one, more in zip(lost, missing, strict=True)]
         tables = to_tables(leaving, self._names, lost)
         marks.forget([one.serial for one in steps], until)
+        records = (ranges, found.calls, waits, found.work)
+        for form, one, code in zip((RANGE, CALL, WAIT, WORK), records, fate, strict=True):
+            waiting.keep(form, pick(one, code == STAYS))  # now: what leaves was a view of it
+            self.counts.outside += int(np.count_nonzero(code == OUTSIDE_STEPS))
+            self.counts.late += int(np.count_nonzero(code == LATE))
+        self._settled = waiting.rows
         return [
             Step(one.step, one.micro, one.flags, table, gone, self._linked(one))
             for one, table, gone in zip(steps, tables, lost, strict=True)

@@ -18,6 +18,7 @@ from kat_otel.spans import UNKNOWN, SpanKind
 
 __all__ = ["Waiting"]
 
+_AT_ONCE: Final = 1 << 12  # records whose columns stay near while they are put in form
 _LEAST_ROOM: Final = 1 << 12
 _STREAM_WAITS: Final = 2  # a stream waits for an event: the host goes on
 
@@ -101,7 +102,8 @@ class Waiting:
 
     def _add_work(self, batch: Batch) -> None:
         names = self._names
-        if len(kernels := batch.kernels):
+        for low in range(0, len(batch.kernels), _AT_ONCE):
+            kernels = batch.kernels[low : low + _AT_ONCE]
             work = self._work(kernels)
             work["name"] = names.of(batch.strings, kernels["name"])
             work["grid"], work["block"] = (
@@ -149,11 +151,11 @@ class Waiting:
         return made
 
     def _add_calls(self, batch: Batch) -> None:
-        if not len(batch.apis):
-            return
-        calls = self._like(CALL, batch.apis)
-        calls["name"] = self._names.of(batch.strings, batch.apis["name"])
-        calls["kind"] = self._names.calls(calls["name"])
+        for low in range(0, len(batch.apis), _AT_ONCE):
+            apis = batch.apis[low : low + _AT_ONCE]
+            calls = self._like(CALL, apis)
+            calls["name"] = self._names.of(batch.strings, apis["name"])
+            calls["kind"] = self._names.calls(calls["name"])
 
     def _add_ranges(self, batch: Batch) -> None:
         if not len(batch.markers):
