@@ -145,7 +145,7 @@ def _columns(leaving: Leaving, names: Names, rows: _Rows) -> dict[str, NDArray[A
     worker_step = names.strings.add(WORKER_STEP_NAME)
     wait = names.strings.add("Synchronize")
     threads = [one.thread for one in steps]
-    values: dict[str, tuple[object, ...]] = {  # of worker steps, ranges, calls, waits, work
+    values: dict[str, tuple[Any, ...]] = {  # of worker steps, ranges, calls, waits, work
         "parent": (NO_PARENT, *parents),
         "start_ns": (begin, *starts),
         "duration_ns": (_ends(leaving) - begin, *durations),
@@ -181,7 +181,7 @@ def _repeated(leaving: Leaving) -> list[Int64]:
 
 
 def _fill(
-    columns: Mapping[str, NDArray[Any]], values: Mapping[str, Sequence[object]], rows: _Rows
+    columns: Mapping[str, NDArray[Any]], values: Mapping[str, Sequence[Any]], rows: _Rows
 ) -> None:
     """Fills the columns step by step, so that a step's records are read while they are near.
 
@@ -189,8 +189,8 @@ def _fill(
     """
     for form, moves in enumerate(rows.moves, start=1):
         pairs = [(column, values[name][form]) for name, column in columns.items()]
-        arrays = [(column, one) for column, one in pairs if isinstance(one, np.ndarray)]
-        fixed = [(column, one) for column, one in pairs if not isinstance(one, np.ndarray)]
+        arrays = [(column, one) for column, one in pairs if np.ndim(one)]
+        fixed = [(column, one) for column, one in pairs if not np.ndim(one)]
         for to, which in moves:
             for column, one in arrays:
                 column[to] = one[which]
