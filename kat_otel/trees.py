@@ -47,6 +47,8 @@ def join_launches(
         Positions among the launches, int64 ``(n,)``; NO_PARENT where no launch was recorded.
     """
     found = np.full(len(correlation), NO_PARENT, dtype=np.int64)
+    if not len(correlation) or not len(launch_correlation):
+        return found
     known = np.flatnonzero(launch_correlation > 0)
     if _alone(launch_process, process):
         places = _places(launch_correlation, known)
@@ -69,8 +71,6 @@ def join_launches(
 
 def _alone(launch_process: NDArray[Any], process: NDArray[Any]) -> bool:
     """Whether all are of one process."""
-    if not len(launch_process) or not len(process):
-        return False
     one = launch_process[0]
     return bool((launch_process == one).all() and (process == one).all())
 

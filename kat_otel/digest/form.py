@@ -166,7 +166,7 @@ def pack_short(values: NDArray[Any]) -> NDArray[np.uint16]:
     Up to 2,047 they are exact; beyond, right to one part in 2,048; above 73 minutes (in ns)
     they are cut off.
     """
-    numbers = np.clip(values, 0, 2046 << 31).astype(np.int64)
+    numbers = np.minimum(np.maximum(values, 0), 2046 << 31).astype(np.int64)
     _, bits = np.frexp(numbers.astype(np.float64))
     exponent = np.maximum(bits.astype(np.int64) - 11, 0)
     mantissa = (numbers + ((1 << exponent) >> 1)) >> exponent

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from kat_otel import semconv
 from kat_otel.digest.form import COPY_DIRECTIONS, MAX_POSITIONS, WHAT, Digest, class_hash
 from kat_otel.digest.wire import encode
 from kat_otel.kernels import Semantics, family, semantics
+from kat_otel.per_string import PerString
 from kat_otel.spans import NO_PARENT, SpanKind, SpanTable
 
 __all__ = ["NAMES_EVERY", "digest_of", "names_text", "with_digests"]
@@ -24,6 +25,7 @@ NAMES_EVERY = 64
 """Steps between two sendings of the names; the first step sends them too."""
 
 _NAME_BYTES = 120
+_MOST_BLOCKS: Final = 1 << 40  # of a kernel: a million of them still fit in 63 bits
 # A number compared with a column is a number: NumPy looks an enum member over at every comparison.
 _KERNEL, _MEMCPY, _MEMSET = int(SpanKind.KERNEL), int(SpanKind.MEMCPY), int(SpanKind.MEMSET)
 _COLLECTIVE, _LAUNCH, _SYNC = int(SpanKind.COLLECTIVE), int(SpanKind.LAUNCH), int(SpanKind.SYNC)
@@ -212,16 +214,16 @@ def _cells(duration: Int64, kind: Int64, hashes: Int64, position: Int64) -> dict
 
 def _blocks(table: SpanTable, rows: Int64) -> int:
     """Returns how many thread blocks the kernels have in all."""
-    used, place = _distinct(table.grid[rows])
-    counts = np.bincount(place, minlength=len(used))
-    sizes = [_grid_size(table.strings[int(i)]) for i in used]
-    return sum(size * int(count) for size, count in zip(sizes, counts, strict=True))
+    return int(_GRID_SIZES.of(table.strings, table.grid[rows]).sum())
 
 
-@lru_cache(maxsize=65_536)
 def _grid_size(grid: str) -> int:
     sides = grid.split(",")
-    return math.prod(int(side) for side in sides) if all(map(str.isdecimal, sides)) else 0
+    size = math.prod(int(side) for side in sides) if all(map(str.isdecimal, sides)) else 0
+    return min(size, _MOST_BLOCKS)
+
+
+_GRID_SIZES: Final = PerString(_grid_size)
 
 
 def _copies(table: SpanTable, rows: Int64, direction: Int64) -> dict[str, Int64]:

@@ -42,6 +42,8 @@ def encode(digest: Digest) -> bytes:
     """
     digest = fitted(digest)
     leads = bool((digest.lead >= 0).any())
+    shorts = (digest.copy_ns, digest.spent, digest.lead, digest.time, digest.longest, digest.count)
+    copy_ns, spent, lead, time, longest, count = _packed(shorts)
     header = np.zeros((), HEADER)
     shift = min(max(0, int(digest.ends.max(initial=0)).bit_length() - 32), _MAX_SHIFT)
     said: dict[str, Any] = {
@@ -54,7 +56,7 @@ def encode(digest: Digest) -> bytes:
         "leads": leads,
         "records": len(digest.ends),
         "copies": np.minimum(digest.copies, 0xFFFFFFFF),
-        "copy_ns": pack_short(digest.copy_ns),
+        "copy_ns": copy_ns,
     }
     for name in ("merged", "other_classes", "gap_at"):
         said[name] = min(getattr(digest, name), 0xFFFF)
@@ -64,20 +66,27 @@ def encode(digest: Digest) -> bytes:
         said[name] = getattr(digest, name)
     for name, value in said.items():
         header[name] = value
-    lead = np.where(digest.lead >= 0, pack_short(digest.lead), NO_LEAD).astype("<u2")
+    lead = np.where(digest.lead >= 0, lead, NO_LEAD).astype("<u2")
     parts = (
         header,
         digest.whats.astype(WHAT),
         digest.classes.astype("<u4"),
         np.clip(digest.ends >> shift, 0, 0xFFFFFFFF).astype("<u4"),
-        pack_short(digest.spent).astype("<u2"),
+        spent,
         lead if leads else lead[:0],
         digest.what.astype("u1"),
-        pack_short(digest.time).astype("<u2"),
-        pack_short(digest.longest).astype("<u2"),
-        pack_short(digest.count).astype("<u2"),
+        time,
+        longest,
+        count,
     )
     return b"".join(part.tobytes() for part in parts)
+
+
+def _packed(columns: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Returns :func:`pack_short` of each, flat: of all at once, for a step's columns are short."""
+    flat = [column.reshape(-1) for column in columns]
+    whole = pack_short(np.concatenate(flat)).astype("<u2", copy=False)
+    return np.split(whole, np.cumsum([len(column) for column in flat[:-1]]))
 
 
 class _Header(NamedTuple):

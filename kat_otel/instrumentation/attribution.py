@@ -44,6 +44,8 @@ class Attributed:
         call_of: position in ``calls`` of the call of each piece of GPU work, NO_PARENT if it is
             not there, int64.
         arrived: pieces of GPU work of each call, int64.
+        graph_calls: positions of the calls that launched graphs whose nodes are recorded, and
+            the graph of each: a few a step.
         twins: calls left out, a driver's call within the runtime's that has the same id.
     """
 
@@ -53,6 +55,7 @@ class Attributed:
     of_work: Int64
     call_of: Int64
     arrived: Int64
+    graph_calls: list[tuple[int, int]]
     twins: int
 
 
@@ -117,18 +120,11 @@ class Streams:
 
     def leave(self, found: Attributed, calls: NDArray[np.bool_], work: NDArray[np.bool_]) -> None:
         """Takes note of what leaves: ``calls`` and ``work`` say which, bool."""
-        known = work & (found.call_of >= 0)
-        rows = np.flatnonzero(known)
-        if len(rows):
-            rows = rows[np.argsort(found.work["start"][rows], kind="stable")]
-            lane, start = found.work["lane"][rows], found.work["start"][rows]
-            last = np.full(len(self._start), -1, np.int64)
-            last[lane] = np.arange(len(rows))  # of several the last one stays
-            lanes = np.flatnonzero(last >= 0)
-            last = last[lanes]
-            newer = start[last] > self._start[lanes]
-            lanes, last = lanes[newer], last[newer]
-            self._start[lanes], self._serial[lanes] = start[last], found.of_work[rows[last]]
+        rows = np.flatnonzero(work & (found.call_of >= 0))
+        lane, start = found.work["lane"][rows], found.work["start"][rows]
+        np.maximum.at(self._start, lane, start)
+        last = start == self._start[lane]
+        self._serial[lane[last]] = found.of_work[rows[last]]
         short = calls & (found.calls["kind"] == _LAUNCH) & ~self._complete(found)
         if short.any():
             gone = np.append(self._gone, found.calls["correlation"][short])
@@ -164,25 +160,16 @@ class Streams:
     def _complete(self, found: Attributed) -> NDArray[np.bool_]:
         """Whether a call has got its GPU work: of a graph, as many nodes as the last time."""
         complete = found.arrived > 0
-        for call, graph in self._graph_calls(found):
+        for call, graph in found.graph_calls:
             complete[call] = int(found.arrived[call]) >= self._nodes.get(graph, _MAX_GRAPHS)
         return complete
 
     def _count_nodes(self, found: Attributed, calls: NDArray[np.bool_]) -> None:
-        for call, graph in self._graph_calls(found):
+        for call, graph in found.graph_calls:
             if calls[call]:
                 if len(self._nodes) >= _MAX_GRAPHS:
                     self._nodes.clear()
                 self._nodes[graph] = int(found.arrived[call])
-
-    @staticmethod
-    def _graph_calls(found: Attributed) -> list[tuple[int, int]]:
-        """Calls that launched graphs whose nodes are recorded, and the graphs: a few a step."""
-        nodes = np.flatnonzero((found.work["graph_node"] != UNKNOWN) & (found.call_of >= 0))
-        if not len(nodes):
-            return []
-        calls, first = np.unique(found.call_of[nodes], return_index=True)
-        return list(zip(calls.tolist(), found.work["graph"][nodes[first]].tolist(), strict=True))
 
 
 def attribute(
@@ -198,11 +185,13 @@ def attribute(
         until: before this (Unix ns) all marks, and the calls of all work, have come.
     """
     calls = in_order(calls)
-    own = joined(calls, calls["correlation"])
-    single = (own < 0) | (own == np.arange(len(calls)))
-    twins = len(calls) - int(np.count_nonzero(single))
-    if twins:
-        calls = pick(calls, single)
+    correlation = calls["correlation"]
+    twins = 0
+    if not (correlation[1:] > correlation[:-1]).all():
+        own = joined(calls, correlation)
+        single = (own < 0) | (own == np.arange(len(calls)))
+        twins = len(calls) - int(np.count_nonzero(single))
+        calls = pick(calls, single) if twins else calls
     of_call = marks.at(calls["thread"], calls["start"])
     of_call[np.searchsorted(calls["start"], until) :] = UNDECIDED
     call_of = joined(calls, work["correlation"])
@@ -215,7 +204,17 @@ def attribute(
     if not known.all():
         _fill(work, of_work, known, marks=marks, streams=streams, until=until)
     arrived = np.bincount(call_of[known], minlength=len(calls))
-    return Attributed(calls, work, of_call, of_work, call_of, arrived, twins)
+    graph_calls = _graph_calls(work, call_of)
+    return Attributed(calls, work, of_call, of_work, call_of, arrived, graph_calls, twins)
+
+
+def _graph_calls(work: NDArray[Any], call_of: Int64) -> list[tuple[int, int]]:
+    nodes = np.flatnonzero(work["graph_node"] != UNKNOWN)
+    nodes = nodes[call_of[nodes] >= 0]
+    if not len(nodes):
+        return []
+    calls, first = np.unique(call_of[nodes], return_index=True)
+    return list(zip(calls.tolist(), work["graph"][nodes[first]].tolist(), strict=True))
 
 
 def _fill(

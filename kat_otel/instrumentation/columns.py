@@ -24,7 +24,8 @@ __all__ = ["to_tables"]
 Int64 = NDArray[np.int64]
 Attributes = Mapping[str, str | bool | int | float | bytes]
 
-_COLLECTIVE: Final = int(SpanKind.COLLECTIVE)
+_COLLECTIVE, _HOST_OP = int(SpanKind.COLLECTIVE), int(SpanKind.HOST_OP)
+_SYNC, _WORKER_STEP = int(SpanKind.SYNC), int(SpanKind.WORKER_STEP)
 _PLACEHOLDER: Final = (Resource(),)
 
 
@@ -68,6 +69,8 @@ def to_tables(leaving: Leaving, names: Names, lost: Sequence[int]) -> list[SpanT
         lost: records lost in each step.
     """
     steps = leaving.steps
+    if not steps:
+        return []
     _name_graphs(leaving.work, names)
     rows = _Rows(len(steps), [leaving.of_range, leaving.of_call, leaving.of_wait, leaving.of_work])
     columns = _columns(leaving, names, rows)
@@ -110,12 +113,12 @@ _MADE: Final = (  # the widest first: aligned
 )  # fmt: skip
 
 
-def _uninitialised(count: int) -> dict[str, NDArray[Any]]:
+def _uninitialised(count: int, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Returns columns to be filled, in one piece of memory: a large one comes in large pages."""
-    memory = np.empty(count * sum(COLUMNS[name].dtype.itemsize for name in _MADE), np.uint8)
+    memory = np.empty(count * sum(COLUMNS[name].dtype.itemsize for name in names), np.uint8)
     columns: dict[str, NDArray[Any]] = {}
     at = 0
-    for name in _MADE:
+    for name in names:
         dtype = COLUMNS[name].dtype
         columns[name] = np.ndarray(count, dtype, memory, at)
         at += count * dtype.itemsize
@@ -124,89 +127,75 @@ def _uninitialised(count: int) -> dict[str, NDArray[Any]]:
 
 def _columns(leaving: Leaving, names: Names, rows: _Rows) -> dict[str, NDArray[Any]]:
     steps, top = leaving.steps, rows.first[:-1]
-    sections = (leaving.ranges, leaving.calls, leaving.waits, leaving.work)
-    columns = _uninitialised(int(rows.first[-1]))
-
-    def column(name: str, worker_step: object, *values: object) -> NDArray[Any]:
-        made = columns[name]
-        made[top] = worker_step
-        for moves, one in zip(rows.moves, values, strict=True):
-            if isinstance(one, np.ndarray):
-                for to, which in moves:  # slices: three times as fast as an index of rows
-                    made[to] = one[which]
-            else:
-                for to, _ in moves:
-                    made[to] = one
-        return made
-
-    def of_work(name: str) -> NDArray[Any]:
-        fill = COLUMNS[name].fill
-        return column(name, fill, fill, fill, fill, leaving.work[name])
-
-    hosts = Hosts(leaving.of_range, leaving.ranges), Hosts(leaving.of_call, leaving.calls)
+    ranges, calls, waits, work = leaving.ranges, leaving.calls, leaving.waits, leaving.work
+    graphs = bool((work["graph"] != UNKNOWN).any())
+    made = [name for name in _MADE if graphs or name not in {"graph", "graph_node"}]
+    columns = _uninitialised(int(rows.first[-1]), made)
+    hosts = Hosts(leaving.of_range, ranges), Hosts(leaving.of_call, calls)
     range_parent, call_parent = inside(*hosts)
     begin = np.array([one.begin for one in steps], np.int64)
-    end = _ends(leaving)
-    starts = [one["start"] for one in sections]
-    wait_name = np.int32(names.strings.add("Synchronize"))
-    calls, work, ranges = leaving.calls, leaving.work, leaving.ranges
-    made = {
-        "parent": column(
-            "parent",
-            NO_PARENT,
-            _row_of(rows.own[0], range_parent),
-            _row_of(rows.own[0], call_parent),
-            _row_of(rows.own[1], leaving.call_of_wait),
-            _row_of(rows.own[1], leaving.call_of_work),
-        ),
-        "start_ns": column("start_ns", begin, *starts),
-        "duration_ns": column(
-            "duration_ns", end - begin, *(one["end"] - one["start"] for one in sections)
-        ),
-        "name": column(
-            "name",
-            names.strings.add(WORKER_STEP_NAME),
-            ranges["name"],
-            calls["name"],
-            wait_name,
-            work["name"],
-        ),
-        "kind": column(
-            "kind",
-            SpanKind.WORKER_STEP,
-            SpanKind.HOST_OP,
-            calls["kind"],
-            SpanKind.SYNC,
-            work["kind"],
-        ),
-        "step": np.repeat(np.array([one.step for one in steps], np.int32), np.diff(rows.first)),
-        "thread": column(
-            "thread",
-            [one.thread for one in steps],
-            ranges["thread"],
-            calls["thread"],
+    starts = [one["start"] for one in (ranges, calls, waits, work)]
+    durations = [one["end"] - one["start"] for one in (ranges, calls, waits, work)]
+    parents = [
+        _row_of(rows.own[0], range_parent),
+        _row_of(rows.own[0], call_parent),
+        _row_of(rows.own[1], leaving.call_of_wait),
+        _row_of(rows.own[1], leaving.call_of_work),
+    ]
+    worker_step = names.strings.add(WORKER_STEP_NAME)
+    wait = names.strings.add("Synchronize")
+    threads = [one.thread for one in steps]
+    values: dict[str, tuple[Any, ...]] = {  # of worker steps, ranges, calls, waits, work
+        "parent": (NO_PARENT, *parents),
+        "start_ns": (begin, *starts),
+        "duration_ns": (_ends(leaving) - begin, *durations),
+        "name": (worker_step, ranges["name"], calls["name"], wait, work["name"]),
+        "kind": (_WORKER_STEP, _HOST_OP, calls["kind"], _SYNC, work["kind"]),
+        "step": ([one.step for one in steps], *_repeated(leaving)),
+        "thread": (threads, ranges["thread"], calls["thread"], UNKNOWN, UNKNOWN),
+        "correlation": (
             UNKNOWN,
             UNKNOWN,
+            *(one["correlation"] for one in (calls, waits, work)),
         ),
-        "stream": of_work("stream"),
-        "correlation": column(
-            "correlation",
-            UNKNOWN,
-            UNKNOWN,
-            calls["correlation"],
-            leaving.waits["correlation"],
-            work["correlation"],
-        ),
-        "grid": of_work("grid"),
-        "block": of_work("block"),
-        "bytes": column("bytes", UNKNOWN, ranges["bytes"], UNKNOWN, UNKNOWN, work["bytes"]),
+        "bytes": (UNKNOWN, ranges["bytes"], UNKNOWN, UNKNOWN, work["bytes"]),
     }
-    if (work["graph"] != UNKNOWN).any():
-        made |= {name: of_work(name) for name in ("graph", "graph_node")}
+    for name in set(made) - set(values):
+        fill = COLUMNS[name].fill
+        values[name] = (fill, fill, fill, fill, work[name])
+    for name, column in columns.items():
+        column[top] = values[name][0]
+    _fill(columns, values, rows)
+    if graphs:
         known = np.flatnonzero((leaving.call_of_work >= 0) & (work["graph"] != UNKNOWN))
         launch = rows.whole(1, leaving.of_call, leaving.call_of_work[known])
-        made["graph"][launch] = work["graph"][known]
-    return made
+        columns["graph"][launch] = work["graph"][known]
+    return columns
+
+
+def _repeated(leaving: Leaving) -> list[Int64]:
+    """Returns the number of the step of each record, of each form."""
+    numbers = np.array([one.step for one in leaving.steps], np.int64)
+    forms = (leaving.of_range, leaving.of_call, leaving.of_wait, leaving.of_work)
+    return [numbers[form] for form in forms]
+
+
+def _fill(
+    columns: Mapping[str, NDArray[Any]], values: Mapping[str, Sequence[Any]], rows: _Rows
+) -> None:
+    """Fills the columns step by step, so that a step's records are read while they are near.
+
+    By slices, which are three times as fast as indices of rows.
+    """
+    for form, moves in enumerate(rows.moves, start=1):
+        pairs = [(column, values[name][form]) for name, column in columns.items()]
+        arrays = [(column, one) for column, one in pairs if np.ndim(one)]
+        fixed = [(column, one) for column, one in pairs if not np.ndim(one)]
+        for to, which in moves:
+            for column, one in arrays:
+                column[to] = one[which]
+            for column, one in fixed:
+                column[to] = one
 
 
 def _row_of(own: Int64, parent: Int64) -> Int64:

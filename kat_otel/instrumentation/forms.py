@@ -1,18 +1,17 @@
 """Forms of records while they wait: texts are indices into the table of names, kinds are SpanKinds.
 
 NumPy moves structured records field by field, which takes 25 times as long as moving their
-bytes: :func:`pick` and :func:`as_one` move bytes.
+bytes: :func:`pick` moves bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CALL", "RANGE", "TRACING", "WAIT", "WORK", "as_one", "pick"]
+__all__ = ["CALL", "RANGE", "TRACING", "WAIT", "WORK", "pick"]
 
 WORK: Final = np.dtype(
     [
@@ -72,17 +71,18 @@ TRACING: Final = np.dtype([("start", "<i8"), ("end", "<i8")])
 
 
 def pick(records: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
-    """Returns some of the records, as ``records[rows]`` does; rows are numbers or a bool mask."""
+    """Returns some of the records, as ``records[rows]`` does; a view if they stand together.
+
+    Args:
+        records: structured.
+        rows: row numbers, or a bool mask.
+    """
+    if rows.dtype == np.bool_:
+        rows = np.flatnonzero(rows)
+    count = len(rows)
+    if count and int(rows[-1]) - int(rows[0]) == count - 1 and (rows[1:] > rows[:-1]).all():
+        return records[int(rows[0]) : int(rows[0]) + count]
     return _bytes(records)[rows].view(records.dtype)
-
-
-def as_one(form: np.dtype[Any], chunks: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Returns all records of the chunks, which are of that form; a single chunk itself."""
-    if len(chunks) == 1:
-        return chunks[0]
-    if not chunks:
-        return np.empty(0, form)
-    return np.concatenate([_bytes(chunk) for chunk in chunks]).view(form)
 
 
 def _bytes(records: NDArray[Any]) -> NDArray[Any]:

@@ -42,7 +42,18 @@ class Fates:
         self._codes = np.full(span + 3, LATE, np.uint8)
         self._codes[:2] = STAYS, OUTSIDE_STEPS
         self._codes[[serial - self._first + 3 for serial in serials]] = STAYS
-        self._codes[[serial - self._first + 3 for serial in ready]] = LEAVES
+        leaving = [serial - self._first + 3 for serial in sorted(ready)]
+        self._codes[leaving] = LEAVES
+        self._places = np.zeros(len(self._codes), np.int64)
+        self._places[leaving] = np.arange(len(leaving))
+
+    def places(self, serial: Int64) -> Int64:
+        """Returns the place among the steps that leave, in order of their serials, int64 ``(n,)``.
+
+        Args:
+            serial: of records that leave.
+        """
+        return self._places[serial - (self._first - 3)]
 
     def of(self, serial: Int64) -> NDArray[np.uint8]:
         """Returns STAYS, LEAVES, OUTSIDE_STEPS or LATE for each record, uint8 ``(n,)``."""
@@ -80,6 +91,7 @@ class Leaving:
 
 def choose(
     steps: Sequence[Marked],
+    fates: Fates,
     found: Attributed,
     ranges: tuple[NDArray[Any], Int64],
     waits: tuple[NDArray[Any], Int64, Int64],
@@ -88,22 +100,22 @@ def choose(
 
     Args:
         steps: in order of their serials.
+        fates: by which they leave.
         found: calls and GPU work.
         ranges: records in order of time, and the serial of the step of each.
         waits: the same, and the position among all calls of the call that each comes from.
     """
-    order = np.array([one.serial for one in steps], np.int64)
     calls = found.calls
     calls["kind"][found.arrived > 0] = _LAUNCH
     told = calls["kind"] != _HOST_OP
     told |= calls["end"] - calls["start"] > LONG_CALL_NS
-    call_rows, of_call, all_calls = _rows(order, found.of_call, told)
-    range_rows, of_range, _ = _rows(order, ranges[1])
+    call_rows, of_call, all_calls = _rows(fates, found.of_call, told)
+    range_rows, of_range, _ = _rows(fates, ranges[1])
     said_twice = (waits[2] >= 0) & (calls["kind"][waits[2]] == _SYNC) if len(calls) else None
     wait_rows, of_wait, all_waits = _rows(
-        order, waits[1], None if said_twice is None else ~said_twice
+        fates, waits[1], None if said_twice is None else ~said_twice
     )
-    work_rows, of_work, _ = _rows(order, found.of_work)
+    work_rows, of_work, _ = _rows(fates, found.of_work)
     by_start = _by_start(found.work, work_rows, of_work)
     work_rows, of_work = work_rows[by_start], of_work[by_start]
     position = np.full(len(calls) + 1, NO_PARENT, np.int64)  # the last place is NO_PARENT's
@@ -125,22 +137,21 @@ def choose(
 
 
 def _rows(
-    order: Int64, serial: Int64, told: NDArray[np.bool_] | None = None
+    fates: Fates, serial: Int64, told: NDArray[np.bool_] | None = None
 ) -> tuple[Int64, Int64, int]:
-    """Returns the rows of the steps ``order``, the place in it of each, and how many there were.
+    """Returns the rows that leave, the place of the step of each, and how many there were.
 
     Args:
-        order: serials, ascending, int64.
+        fates: of the steps.
         serial: of each record, int64 ``(n,)``.
         told: which of the records are wanted, bool ``(n,)``; None: all.
     """
-    place = np.minimum(np.searchsorted(order, serial), len(order) - 1)
-    mine = order[place] == serial
+    mine = fates.of(serial) == LEAVES
     count = int(np.count_nonzero(mine))
     if told is not None:
         mine &= told
     rows = np.flatnonzero(mine)
-    place = place[rows]
+    place = fates.places(serial[rows])
     if len(rows) and (place[1:] < place[:-1]).any():
         by_step = np.argsort(place, kind="stable")
         rows, place = rows[by_step], place[by_step]

@@ -236,5 +236,8 @@ class Marks:
 
 def _look_up(lane: _Lane, time: Int64) -> Int64:
     times, values = lane.breakpoints()
-    place = np.searchsorted(np.array(times, np.int64), time, side="right")
-    return np.array([lane.otherwise, *values], np.int64)[place]
+    turns, value = np.array(times, np.int64), np.array([lane.otherwise, *values], np.int64)
+    if (time[1:] >= time[:-1]).all():  # as it mostly is: few turns are looked up, not many times
+        cuts = np.searchsorted(time, turns)
+        return np.repeat(value, np.diff(cuts, prepend=0, append=len(time)))
+    return value[np.searchsorted(turns, time, side="right")]

@@ -49,13 +49,13 @@ def inside(ranges: Hosts, calls: Hosts) -> tuple[Int64, Int64]:
     of_range = innermost_enclosing(lane, ranges.start, ranges.end, np.zeros_like(lane))
     if not len(calls):
         return of_range, of_call
-    thread = np.minimum(np.searchsorted(threads, calls.thread), len(threads) - 1)
-    asked = np.flatnonzero(threads[thread] == calls.thread)
-    call_lane = calls.step[asked] * len(threads) + thread[asked]
+    asked, call_lane = _lanes_of(calls, threads)
     found, overlapping = _open_at(lane, ranges, of_range, call_lane, calls.start[asked])
     of_call[asked] = found
     fits = (found < 0) | (ranges.end[found] >= calls.end[asked])
-    odd = np.flatnonzero(~fits | np.isin(call_lane, overlapping))
+    if len(overlapping):
+        fits &= ~np.isin(call_lane, overlapping)
+    odd = np.flatnonzero(~fits)
     if len(odd):
         rows = asked[odd]
         both = innermost_enclosing(
@@ -68,6 +68,16 @@ def inside(ranges: Hosts, calls: Hosts) -> tuple[Int64, Int64]:
             both[calls_found] = _outer(both, calls_found, len(lane))
         of_call[rows] = both
     return of_range, of_call
+
+
+def _lanes_of(calls: Hosts, threads: Int64) -> tuple[Int64, Int64]:
+    """Returns the calls on these threads, and the number of step and thread of each."""
+    if len(threads) == 1:
+        asked = np.flatnonzero(calls.thread == threads[0])
+        return asked, calls.step[asked]
+    thread = np.minimum(np.searchsorted(threads, calls.thread), len(threads) - 1)
+    asked = np.flatnonzero(threads[thread] == calls.thread)
+    return asked, calls.step[asked] * len(threads) + thread[asked]
 
 
 def _outer(both: Int64, which: NDArray[np.bool_], count: int) -> Int64:
@@ -98,7 +108,9 @@ def _open_at(
     found = np.full(len(time), NO_PARENT, np.int64)
     lanes, edges = np.unique(event_lane, return_index=True)
     edges = np.append(edges, len(event_lane))
-    order = np.argsort(call_lane, kind="stable")
+    order = np.arange(len(call_lane))
+    if (call_lane[1:] < call_lane[:-1]).any():
+        order = np.argsort(call_lane, kind="stable")
     low, high = (np.searchsorted(call_lane[order], lanes, side=side) for side in _SIDES)
     for place in range(len(lanes)):  # a few a step
         mine = order[low[place] : high[place]]

@@ -161,9 +161,9 @@ class StepMaker:
         """Makes room: steps leave as they are; what still waits after that is dropped."""
         steps = self._close(until, set(self._marks.steps), wait=False, cut=True)
         if self._waiting.rows > MAX_WAITING // 2:
-            dropped = sum(len(self._waiting.take(form)) for form in (WORK, CALL, RANGE, WAIT))
-            self._waiting.take(TRACING)
-            self.counts.unfit += dropped
+            self.counts.unfit += self._waiting.rows
+            for form in (WORK, CALL, RANGE, WAIT, TRACING):
+                self._waiting.keep(form, np.empty(0, form))
             self._settled = 0
         return steps
 
@@ -182,35 +182,26 @@ class StepMaker:
         self._until = until
         streams.grow(len(waiting.lanes))
         late = streams.late
-        found = attribute(waiting.take(CALL), waiting.take(WORK), marks, streams, until)
+        found = attribute(waiting.of(CALL), waiting.of(WORK), marks, streams, until)
         streams.note(found)
         awaited = streams.awaited(found, until)
         if wait:
             ready -= self._unfinished(found, awaited, until)
-        ranges = in_order(waiting.take(RANGE))
+        ranges = in_order(waiting.of(RANGE))
         decided = int(np.searchsorted(ranges["start"], until))
         self._sequences.number(ranges[:decided])
         of_range = marks.at(ranges["thread"], ranges["start"])
         of_range[decided:] = UNDECIDED
-        waits = in_order(waiting.take(WAIT))
+        waits = in_order(waiting.of(WAIT))
         call_of_wait, of_wait = self._waits(waits, found, until)
         self._tracing(until)
         steps = [marks.steps[serial] for serial in sorted(ready)]
         fates = Fates(marks.steps, ready)
         fate = [fates.of(serial) for serial in (of_range, found.of_call, of_wait, found.of_work)]
-        records = (ranges, found.calls, waits, found.work)
-        for form, one, code in zip((RANGE, CALL, WAIT, WORK), records, fate, strict=True):
-            waiting.keep(form, pick(one, code == STAYS))
-            self.counts.outside += int(np.count_nonzero(code == OUTSIDE_STEPS))
-            self.counts.late += int(np.count_nonzero(code == LATE))
+        leaving = choose(steps, fates, found, (ranges, of_range), (waits, of_wait, call_of_wait))
+        self.counts.left_out += leaving.left_out + found.twins
         self.counts.late += streams.late - late
-        self.counts.left_out += found.twins
         streams.leave(found, fate[1] != STAYS, fate[3] == LEAVES)
-        self._settled = waiting.rows
-        if not steps:
-            return []
-        leaving = choose(steps, found, (ranges, of_range), (waits, of_wait, call_of_wait))
-        self.counts.left_out += leaving.left_out
         lost = [self._lost - one.loss for one in steps]
         missing = self._missing(steps, found, awaited)
         self.counts.unfinished += sum(missing)
@@ -218,6 +209,12 @@ class StepMaker:
             lost = [one + more for one, more in zip(lost, missing, strict=True)]
         tables = to_tables(leaving, self._names, lost)
         marks.forget([one.serial for one in steps], until)
+        records = (ranges, found.calls, waits, found.work)
+        for form, one, code in zip((RANGE, CALL, WAIT, WORK), records, fate, strict=True):
+            waiting.keep(form, pick(one, code == STAYS))  # now: what leaves was a view of it
+            self.counts.outside += int(np.count_nonzero(code == OUTSIDE_STEPS))
+            self.counts.late += int(np.count_nonzero(code == LATE))
+        self._settled = waiting.rows
         return [
             Step(one.step, one.micro, one.flags, table, gone, self._linked(one))
             for one, table, gone in zip(steps, tables, lost, strict=True)
@@ -247,10 +244,10 @@ class StepMaker:
 
     def _tracing(self, until: int) -> None:
         """Adds the time that tracing took to the steps in which it did."""
-        tracing = self._waiting.take(TRACING)
+        tracing = self._waiting.of(TRACING)
         decided = tracing["start"] < until
-        self._waiting.keep(TRACING, pick(tracing, ~decided))
-        tracing = tracing[decided]
+        waiting, tracing = pick(tracing, ~decided), pick(tracing, decided)
+        self._waiting.keep(TRACING, waiting)
         took = tracing["end"] - tracing["start"]
         for serial, ns in zip(
             self._marks.at(None, tracing["start"]).tolist(), took.tolist(), strict=True
