@@ -192,9 +192,9 @@ class Session:
             self.start()
         self.identify(who or (lambda: from_environment(self._environment)))
         capture = self._capture
-        self._busy.step = opened
         if capture is not None:
             capture.mark(opened.step, micro, Edge.BEGIN, flags)
+        self._busy.step = opened  # last: a step that could not be marked does not run
         return opened
 
     def end(self, opened: Open | None) -> None:

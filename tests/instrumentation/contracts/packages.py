@@ -146,9 +146,7 @@ class Package:
     @cached_property
     def _archive(self) -> _Wheel | _Sdist:
         stem = re.escape(re.sub(r"[-_.]+", "_", self.name))
-        wheel = re.compile(
-            rf"{stem}-{re.escape(self.version)}-.*(x86_64|-any)\.whl", re.IGNORECASE
-        )
+        wheel = re.compile(rf"{stem}-{re.escape(self.version)}-.*(x86_64|-any)\.whl", re.IGNORECASE)
         sdist = re.compile(rf"{stem}-{re.escape(self.version)}\.tar\.gz", re.IGNORECASE)
         files = _files(self.name)
         for one in files:

@@ -44,7 +44,9 @@ def test_what_a_row_says_came_later_or_went_is_so(engine: Engine) -> None:
             try:
                 assert broken(hook, Package(engine.name, version).read), (hook.where, version)
             except NotReachedError as error:
-                pytest.skip(f"no package index ({error}): make test-slow with pip's index reachable")
+                pytest.skip(
+                    f"no package index ({error}): make test-slow with pip's index reachable"
+                )
 
 
 @pytest.mark.slow

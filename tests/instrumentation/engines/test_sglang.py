@@ -18,8 +18,9 @@ from sglang.srt.managers.scheduler import Scheduler
 from sglang.srt.model_executor.forward_batch_info import ForwardMode as Mode
 
 def arguments(**more):
-    return SimpleNamespace(**({"tp_size": 2, "pp_size": 1, "ep_size": 1, "model_path": "Qwen/Qwen3-8B",
-        "served_model_name": None, "enable_dp_attention": False, "disaggregation_mode": "null"} | more))
+    usual = {"tp_size": 2, "pp_size": 1, "ep_size": 1, "model_path": "Qwen/Qwen3-8B",
+        "served_model_name": None, "enable_dp_attention": False, "disaggregation_mode": "null"}
+    return SimpleNamespace(**(usual | more))
 
 def batch(mode, idle=None, headers=None):
     context = SimpleNamespace(external_trace_header=headers)
@@ -45,7 +46,9 @@ def test_ranks_and_identity_are_the_groups(programs: Programs) -> None:
     assert done.code == 0, done.errors
     workers = sorted(done.said("worker"), key=lambda w: w["resource"]["rank"])
     assert [w["resource"]["rank"] for w in workers] == [0, 1]
-    assert [w["resource"]["tp"] for w in workers] == [w["resource"]["ep"] for w in workers] == [0, 1]
+    assert (
+        [w["resource"]["tp"] for w in workers] == [w["resource"]["ep"] for w in workers] == [0, 1]
+    )
     assert [w["resource"]["device"] for w in workers] == [0, 1]
     assert len({w["nonce"] for w in workers}) == 1
     attributes = workers[0]["resource"]["attributes"]

@@ -135,7 +135,7 @@ def test_all_ranks_of_a_group_share_nonce_and_instance_and_know_their_place(
     done = ranks(
         programs,
         *(
-            '{"config": {"tp": 2, "pp": 2}, "local": %d, "turns": ["batch"]}' % local
+            f'{{"config": {{"tp": 2, "pp": 2}}, "local": {local}, "turns": ["batch"]}}'
             for local in range(4)
         ),
     )
@@ -152,11 +152,12 @@ def test_all_ranks_of_a_group_share_nonce_and_instance_and_know_their_place(
 
 
 def test_experts_ranks_span_data_parallelism(programs: Programs) -> None:
-    shape = '{"config": {"tp": 2, "dp": 2, "dp_rank": %d, "experts": true}, "local": %d, "turns": []}'
+    shape = (
+        '{"config": {"tp": 2, "dp": 2, "dp_rank": %d, "experts": true}, "local": %d, "turns": []}'
+    )
     done = ranks(programs, *(shape % (dp, tp) for dp in range(2) for tp in range(2)))
     places = sorted(
-        tuple(w["resource"][key] for key in ("rank", "tp", "dp", "ep"))
-        for w in done.said("worker")
+        tuple(w["resource"][key] for key in ("rank", "tp", "dp", "ep")) for w in done.said("worker")
     )
     assert places == [(0, 0, 0, 0), (1, 1, 0, 1), (2, 0, 1, 2), (3, 1, 1, 3)]
 
@@ -302,14 +303,14 @@ def test_an_engine_that_fails_fails_as_before_and_its_step_ends(programs: Progra
 @pytest.mark.parametrize("started_with", ["plugin", "ensure twice", "the instrumentor"])
 def test_uninstrument_gives_back_the_very_functions(programs: Programs, started_with: str) -> None:
     ways = {
-        "plugin": "import os; os.environ['KAT_OTEL'] = 'on';"
-        "from kat_otel.instrumentation.instrumentor import plugin; plugin(); plugin()",
-        "ensure twice": "from kat_otel.instrumentation.instrumentor import ensure; ensure(); ensure()",
+        "plugin": "os.environ['KAT_OTEL'] = 'on'; plugin(); plugin()",
+        "ensure twice": "ensure(); ensure()",
         "the instrumentor": "KatInstrumentor().instrument()",
     }
     programs.run(
         f"""
-        from kat_otel.instrumentation.instrumentor import KatInstrumentor
+        import os
+        from kat_otel.instrumentation.instrumentor import KatInstrumentor, ensure, plugin
         from vllm.v1.worker.gpu_worker import Worker
         from vllm.v1.core.sched.output import NewRequestData
         before = dict(vars(Worker)), dict(vars(NewRequestData))

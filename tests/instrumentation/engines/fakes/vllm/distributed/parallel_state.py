@@ -8,7 +8,9 @@ _groups = {}
 def set_up(*, rank, tp, pp, dp, moe):
     size = tp * pp * dp
     place = {"tp": rank % tp, "pp": rank // tp % pp, "dp": rank // (tp * pp)}
-    _groups["world"] = SimpleNamespace(rank=rank, world_size=size, rank_in_group=rank, local_rank=rank)
+    _groups["world"] = SimpleNamespace(
+        rank=rank, world_size=size, rank_in_group=rank, local_rank=rank
+    )
     for name, at in place.items():
         _groups[name] = SimpleNamespace(rank_in_group=at)
     if moe:
