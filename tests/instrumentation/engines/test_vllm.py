@@ -283,6 +283,24 @@ def test_micro_batches_are_marked_on_their_own_threads(programs: Programs) -> No
     assert len({e["thread"] for e in done.of("mark")}) == 3
 
 
+def test_rays_compiled_graphs_go_past_the_worker_and_are_steps_too(programs: Programs) -> None:
+    done = started(
+        programs,
+        """
+        from vllm.v1.executor.ray_utils import RayWorkerWrapper
+        worker = Worker(config(), 0, 0)
+        worker.init_device()
+        wrapper = RayWorkerWrapper(worker)
+        wrapper.execute_model_ray((output([NewRequestData("a")]), None))
+        wrapper.execute_model_ray((SchedulerOutput(), None))
+        wrapper.execute_model_ray((output(running=["a"]), None, "tensors"))
+        wrapper.execute_model_ray(execute_model_input=output(running=["a"]))     # older: no tuple
+        """,
+    )
+    assert done.begun() == [(0, P), (1, D), (2, D)]
+    assert [e["edge"] for e in done.of("mark")] == [0, 1] * 3
+
+
 def test_an_engine_that_fails_fails_as_before_and_its_step_ends(programs: Programs) -> None:
     done = started(
         programs,
