@@ -69,6 +69,7 @@ def test_both_ways_at_once_count_each_step_once(programs: Programs) -> None:
         PYTHONWARNINGS="default",
     )
     assert [step for step, _ in done.begun()] == [0, 1]
+    assert "already instrumented" not in done.errors
 
 
 def test_the_installed_entry_points_lead_here() -> None:
