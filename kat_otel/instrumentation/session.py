@@ -64,7 +64,8 @@ class Open(NamedTuple):
 
 def is_off(environment: Mapping[str, str]) -> bool:
     """Returns whether nothing may be instrumented: by a kill switch, or in our own helper."""
-    settings = Settings.read(environment)
+    switches = {key: environment.get(key, "") for key in ("OTEL_SDK_DISABLED", "KAT_MODE")}
+    settings = Settings.read(switches)  # the rest is read, and complained of, once: by the session
     return settings.disabled or settings.mode == "off" or environment.get(HELPER) == "1"
 
 
@@ -161,7 +162,6 @@ class Session:
 
     def abandon(self) -> None:
         """Lets go of everything without touching it: in a forked child it is the parent's."""
-        atexit.unregister(self.stop)
         _parents.append((self._capture, self._helper))  # so that nothing of it is finalised
         self._capture = self._helper = self._identifier = None
 
@@ -200,9 +200,9 @@ class Session:
             self.start()
         self.identify(who or (lambda: from_environment(self._environment)))
         capture = self._capture
-        self._busy.step = opened
         if capture is not None:
             capture.mark(opened.step, micro, Edge.BEGIN, flags)
+        self._busy.step = opened  # last: a step that could not be marked does not run
         return opened
 
     def end(self, opened: Open | None) -> None:

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 
 from kat_otel.instrumentation.guard import Guard
 from kat_otel.instrumentation.hooks import Hook
@@ -23,6 +23,9 @@ from kat_otel.instrumentation.session import Open, session
 __all__ = ["CALLS", "MODULE", "Instrumented", "find_model", "instrument", "step", "stop_finding"]
 
 logger: Final = logging.getLogger(__name__)
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 _ENGINES: Final = ("vllm", "sglang", "tensorrt_llm", "deepspeed")
 MODULE: Final = "torch.nn.modules.module"
@@ -64,12 +67,12 @@ class step:  # noqa: N801 — reads as a statement: `with kat_otel.step():`
     ) -> None:
         _guard.run(_end, self._opened.pop())
 
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
         """Returns the function as one that is a step whenever it runs."""
         number, micro = self._step, self._micro
 
         @functools.wraps(function)
-        def stepped(*args: Any, **kwargs: Any) -> Any:
+        def stepped(*args: _P.args, **kwargs: _P.kwargs) -> _R:
             with step(step=number, micro=micro):  # one each: threads may run it together
                 return function(*args, **kwargs)
 

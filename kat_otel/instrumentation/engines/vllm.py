@@ -134,8 +134,22 @@ def _after_device(call: Call, _given: Any, _result: Any, failed: bool) -> None:
 
 
 def _before_execute(call: Call) -> Open | None:
+    return _begin(call.instance, call.argument(0, "scheduler_output"))
+
+
+def _before_ray(call: Call) -> Open | None:
+    """Ray's compiled graphs call the model runner past ``Worker``, and sample in the same call."""
+    given: Any = call.argument(0, "execute_model_input") or call.argument(0, "scheduler_output")
+    return _begin(call.instance.worker, given[0] if isinstance(given, tuple) else given)
+
+
+def _after_ray(_call: Call, opened: Open | None, _result: Any, _failed: bool) -> None:
+    vllm_kv.say()
+    session().end(opened)
+
+
+def _begin(worker: Any, output: Any) -> Open | None:
     _close_sampling()
-    output: Any = call.argument(0, "scheduler_output")
     for new in output.scheduled_new_reqs:
         _state.requests.add(new.req_id, getattr(new, TRACE, None))
     if len(_state.requests) and output.finished_req_ids:
@@ -143,7 +157,7 @@ def _before_execute(call: Call) -> Open | None:
     if output.total_num_scheduled_tokens <= 0:
         return None
     vllm_kv.watch()
-    opened = session().begin(_flags(output), who=lambda: who(call.instance))
+    opened = session().begin(_flags(output), who=lambda: who(worker))
     if opened is not None and len(_state.requests) and _says_links():
         spans = _state.requests.of(output.num_scheduled_tokens)
         if spans:
@@ -212,6 +226,25 @@ HOOKS: Final = (
         ("scheduler_output",),
         _before_execute,
         _after_execute,
+        counts=True,
+    ),
+    Hook(
+        "vllm.executor.ray_utils",
+        "RayWorkerWrapper.execute_model_ray",
+        ("scheduler_output",),
+        _before_ray,
+        _after_ray,
+        until="0.12.0",
+        counts=True,
+    ),
+    Hook(
+        "vllm.v1.executor.ray_utils",
+        "RayWorkerWrapper.execute_model_ray",
+        ("execute_model_input",),
+        _before_ray,
+        _after_ray,
+        since="0.12.0",
+        until="0.33.0",
         counts=True,
     ),
     Hook(_WORKER, "Worker.sample_tokens", after=_after_sampling, since="0.11.1", counts=True),

@@ -28,7 +28,7 @@ class Capture:
     fd = 7
 
     @classmethod
-    def start(cls, settings: Any, cupti: bool = True) -> Capture:
+    def start(cls, _settings: Any, cupti: bool = True) -> Capture:
         if cupti and os.environ.get("FAKE_CUPTI_BUSY"):
             raise KatError("CUPTI is in use by another tool — stop the profiler")
         write("start", cupti=cupti)

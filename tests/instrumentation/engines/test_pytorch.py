@@ -127,7 +127,7 @@ def test_importing_the_package_imports_nothing_of_ours(programs: Programs) -> No
 if importlib.util.find_spec("torch") is not None:  # opt-in: not among our own requirements
 
     @pytest.mark.slow
-    def test_with_torch_itself(programs: Programs) -> None:
+    def test_with_torch_itself(programs: Programs, free_port: int) -> None:
         paths = programs.environment()["PYTHONPATH"].partition("fakes:")[2]
         rank = """
             import os, sys
@@ -143,12 +143,11 @@ if importlib.util.find_spec("torch") is not None:  # opt-in: not among our own r
             assert session()._identifier.join(30)
             distributed.destroy_process_group()
             """
-        port = str(29_500 + hash(str(programs.folder)) % 1_000)
         environment = {
             "PYTHONPATH": paths,
             "PYTHONWARNINGS": "default",
             "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": port,
+            "MASTER_PORT": str(free_port),
             "WORLD_SIZE": "2",
         }
         done = programs.finish(

@@ -18,8 +18,9 @@ from sglang.srt.managers.scheduler import Scheduler
 from sglang.srt.model_executor.forward_batch_info import ForwardMode as Mode
 
 def arguments(**more):
-    return SimpleNamespace(**({"tp_size": 2, "pp_size": 1, "ep_size": 1, "model_path": "Qwen/Qwen3-8B",
-        "served_model_name": None, "enable_dp_attention": False, "disaggregation_mode": "null"} | more))
+    usual = {"tp_size": 2, "pp_size": 1, "ep_size": 1, "model_path": "Qwen/Qwen3-8B",
+        "served_model_name": None, "enable_dp_attention": False, "disaggregation_mode": "null"}
+    return SimpleNamespace(**(usual | more))
 
 def batch(mode, idle=None, headers=None):
     context = SimpleNamespace(external_trace_header=headers)

@@ -135,7 +135,7 @@ def test_all_ranks_of_a_group_share_nonce_and_instance_and_know_their_place(
     done = ranks(
         programs,
         *(
-            '{"config": {"tp": 2, "pp": 2}, "local": %d, "turns": ["batch"]}' % local
+            f'{{"config": {{"tp": 2, "pp": 2}}, "local": {local}, "turns": ["batch"]}}'
             for local in range(4)
         ),
     )
@@ -283,6 +283,24 @@ def test_micro_batches_are_marked_on_their_own_threads(programs: Programs) -> No
     assert len({e["thread"] for e in done.of("mark")}) == 3
 
 
+def test_rays_compiled_graphs_go_past_the_worker_and_are_steps_too(programs: Programs) -> None:
+    done = started(
+        programs,
+        """
+        from vllm.v1.executor.ray_utils import RayWorkerWrapper
+        worker = Worker(config(), 0, 0)
+        worker.init_device()
+        wrapper = RayWorkerWrapper(worker)
+        wrapper.execute_model_ray((output([NewRequestData("a")]), None))
+        wrapper.execute_model_ray((SchedulerOutput(), None))
+        wrapper.execute_model_ray((output(running=["a"]), None, "tensors"))
+        wrapper.execute_model_ray(execute_model_input=output(running=["a"]))     # older: no tuple
+        """,
+    )
+    assert done.begun() == [(0, P), (1, D), (2, D)]
+    assert [e["edge"] for e in done.of("mark")] == [0, 1] * 3
+
+
 def test_an_engine_that_fails_fails_as_before_and_its_step_ends(programs: Programs) -> None:
     done = started(
         programs,
@@ -303,14 +321,14 @@ def test_an_engine_that_fails_fails_as_before_and_its_step_ends(programs: Progra
 @pytest.mark.parametrize("started_with", ["plugin", "ensure twice", "the instrumentor"])
 def test_uninstrument_gives_back_the_very_functions(programs: Programs, started_with: str) -> None:
     ways = {
-        "plugin": "import os; os.environ['KAT_OTEL'] = 'on';"
-        "from kat_otel.instrumentation.instrumentor import plugin; plugin(); plugin()",
-        "ensure twice": "from kat_otel.instrumentation.instrumentor import ensure; ensure(); ensure()",
+        "plugin": "os.environ['KAT_OTEL'] = 'on'; plugin(); plugin()",
+        "ensure twice": "ensure(); ensure()",
         "the instrumentor": "KatInstrumentor().instrument()",
     }
     programs.run(
         f"""
-        from kat_otel.instrumentation.instrumentor import KatInstrumentor
+        import os
+        from kat_otel.instrumentation.instrumentor import KatInstrumentor, ensure, plugin
         from vllm.v1.worker.gpu_worker import Worker
         from vllm.v1.core.sched.output import NewRequestData
         before = dict(vars(Worker)), dict(vars(NewRequestData))

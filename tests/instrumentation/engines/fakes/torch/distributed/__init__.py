@@ -1,5 +1,6 @@
 """A process group whose store is a folder: created with O_EXCL, as torch's FileStore."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -17,10 +18,8 @@ class FolderStore:
         path = self.folder / key.replace("/", "_")
         whole = path.with_name(f"{path.name}.{os.getpid()}")
         whole.write_text(desired)
-        try:
+        with contextlib.suppress(FileExistsError):
             os.link(whole, path)  # at once, and only if there is none
-        except FileExistsError:
-            pass
         return path.read_bytes()
 
 

@@ -1,4 +1,5 @@
 import torch.distributed
+
 from sglang.srt.distributed import parallel_state
 
 

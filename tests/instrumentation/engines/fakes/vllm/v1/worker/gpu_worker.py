@@ -2,6 +2,7 @@ import os
 from types import SimpleNamespace
 
 import torch.distributed
+
 from vllm.distributed import parallel_state
 
 
