@@ -4,7 +4,7 @@
 
 Instrumented by the environment alone. FOLDER has ``RANK-STEP.npy`` with rows for the stand-in,
 and ``names.json``. The file BEGIN tells, when it appears, at which Unix ns to begin; all workers
-begin a step at the same time, as a group in lockstep does. A worker says ``ready`` and ``done``,
+begin a step at the same time, as a group in lockstep does; step 0 is a warm-up without work. A worker says ``ready`` and ``done``,
 and ends at SIGTERM, as a server does.
 """
 
@@ -35,6 +35,8 @@ def main() -> int:
     steps = sorted(folder.glob(f"{rank}-*.npy"), key=lambda path: int(path.stem.partition("-")[2]))
     rows = [np.load(path) for path in steps]
     cupti = Standin()
+    with kat_otel.step():  # what starts capture, as an engine's warm-up does
+        pass
     print("ready", flush=True)
     while not begin_file.exists():
         time.sleep(0.01)
