@@ -47,15 +47,22 @@ class Capture:
         write("stop")
 
 
-def start_helper(fd: int, settings: Any) -> object:
+class Helper:
+    def close(self) -> None:
+        write("close")
+
+
+def start_helper(fd: int, settings: Any) -> Helper | None:
     assert fd == Capture.fd
+    if os.environ.get("FAKE_NO_HELPER"):
+        return None
     write("helper")
-    return object()
+    return Helper()
 
 
 for _name, _content in (
     ("cupti", {"Capture": Capture}),
-    ("helper", {"start_helper": start_helper}),
+    ("helping", {"start_helper": start_helper}),
 ):
     _module = ModuleType(f"kat_otel.instrumentation.{_name}")
     vars(_module).update(_content)
