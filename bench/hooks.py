@@ -36,11 +36,13 @@ class Nothing:
 
     def stop(self) -> None: ...
 
+    def close(self) -> None: ...
+
 
 def main() -> None:
     for name, content in (
         ("cupti", {"Capture": Nothing}),
-        ("helper", {"start_helper": lambda _fd, _settings: None}),
+        ("helping", {"start_helper": lambda _fd, _settings: Nothing()}),
     ):
         module = ModuleType(f"kat_otel.instrumentation.{name}")
         vars(module).update(content)

@@ -86,6 +86,7 @@ class Session:
         self._helper: Any = None
         self._identifier: Identifier | None = None
         self._next = 0
+        self._last = Open(-1, 0, StepFlag.NONE)
         self._busy = threading.local()
 
     # --- start and end ---------------------------------------------------------------------
@@ -106,12 +107,9 @@ class Session:
             self._capture = self._captured()
             if self._capture is None:
                 return
-            try:
-                self._helper = self._sent(self._capture)
-            except Exception:
-                capture, self._capture = self._capture, None
-                capture.stop()
-                raise
+            self._helper = self._helped(self._capture)
+            if self._helper is None:
+                return
             self._identifier = Identifier(self._settings, self._environment, self._introduce)
             atexit.register(self.stop)
 
@@ -136,6 +134,17 @@ class Session:
             logger.warning("nothing is captured: %s; the server runs on", error)
             return None
 
+    def _helped(self, capture: Capturing) -> Any:
+        """Returns the helper; without one capture ends, for nobody would read what it records."""
+        helper: Any = None
+        try:
+            helper = self._sent(capture)
+        finally:
+            if helper is None:
+                self._capture = None
+                capture.stop()
+        return helper
+
     def identify(self, who: Callable[[], Who]) -> None:
         """Says who the worker is, once; ``who`` reads the engine's ranks."""
         if self._identifier is not None:
@@ -154,11 +163,13 @@ class Session:
         """Ends capture; the helper sends what it has and ends."""
         with self._lock:
             capture, self._capture = self._capture, None
+            helper, self._helper = self._helper, None
             if self._identifier is not None:
                 self._identifier.stop()
         if capture is not None:
             atexit.unregister(self.stop)
-            capture.stop()
+            capture.stop()  # first: the helper sees the end of the region and drains it
+            helper.close()
 
     def abandon(self) -> None:
         """Lets go of everything without touching it: in a forked child it is the parent's."""
@@ -195,7 +206,7 @@ class Session:
             return None
         number = self._next if step is None else step
         self._next = (number + 1) % _STEPS
-        opened = Open(number % _STEPS, micro, flags)
+        opened = self._last = Open(number % _STEPS, micro, flags)
         if not self._started:
             self.start()
         self.identify(who or (lambda: from_environment(self._environment)))
@@ -217,8 +228,8 @@ class Session:
     def part(self, micro: int, edge: Edge) -> None:
         """Marks an end of a micro-batch that another thread runs, of the step that runs now."""
         capture = self._capture
-        if capture is not None and self._started and self._next:
-            capture.mark(self._next - 1, micro, edge, StepFlag.NONE)
+        if capture is not None and self._last.step >= 0:
+            capture.mark(self._last.step, micro, edge, self._last.flags)
 
     def say(self, message: bytes) -> None:
         """Hands a message to the helper; without capture it goes nowhere."""

@@ -47,10 +47,17 @@ class Capture:
         write("stop")
 
 
-def start_helper(fd: int, settings: Any) -> object:
+class Helper:
+    def close(self) -> None:
+        write("close")
+
+
+def start_helper(fd: int, settings: Any) -> Helper | None:
     assert fd == Capture.fd
+    if os.environ.get("FAKE_NO_HELPER"):
+        return None
     write("helper")
-    return object()
+    return Helper()
 
 
 for _name, _content in (

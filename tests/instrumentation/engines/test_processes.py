@@ -74,7 +74,7 @@ def test_a_fork_of_a_worker_begins_anew_and_leaves_the_parents_capture_alone(
     assert [step for step, _ in done.begun(parent)] == [0, 1, 2]
     assert [step for step, _ in done.begun(child)] == [0]
     for pid in (parent, child):
-        assert [len(done.of(kind, pid)) for kind in ("start", "helper", "stop")] == [1, 1, 1]
+        assert [len(done.of(kind, pid)) for kind in ("start", "helper", "stop", "close")] == [1] * 4
 
 
 def test_a_fork_within_a_step_ends_none_of_the_parents(programs: Programs) -> None:
@@ -149,7 +149,7 @@ def test_without_capture_or_helper_the_program_runs_on(programs: Programs) -> No
     done = programs.run(
         """
         import sys
-        broken = sys.modules["kat_otel.instrumentation.helper"]
+        broken = sys.modules["kat_otel.instrumentation.helping"]
         def start_helper(fd, settings):
             raise OSError("no processes left")
         broken.start_helper = start_helper
@@ -162,6 +162,12 @@ def test_without_capture_or_helper_the_program_runs_on(programs: Programs) -> No
     assert [e["kind"] for e in done.events] == ["start", "stop"]
     assert done.errors.count("no processes left") >= 1
     assert done.errors.count("the hook failed, the server runs on") == 1
+
+
+def test_a_helper_that_cannot_be_started_ends_capture_and_no_more(programs: Programs) -> None:
+    done = programs.run("from kat_otel import step\nwith step(): print(1)", FAKE_NO_HELPER="1")
+    assert [e["kind"] for e in done.events] == ["start", "stop"]
+    assert (done.output, done.errors) == ("1\n", "")
 
 
 def test_marks_that_fail_reach_nobody_and_end(programs: Programs) -> None:

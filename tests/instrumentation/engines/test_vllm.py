@@ -69,7 +69,7 @@ def test_capture_starts_before_the_device_and_the_worker_is_named_after_it(
         identified()
         """,
     )
-    assert [e["kind"] for e in done.events] == ["before", "start", "helper", "say", "stop"]
+    assert [e["kind"] for e in done.events] == ["before", "start", "helper", "say", "stop", "close"]
 
 
 def test_kinds_of_steps_are_told_by_what_is_scheduled(programs: Programs) -> None:
