@@ -1,7 +1,7 @@
 # KAT-OTel: `make demo` shows it, `make test` checks it, `make help` lists the rest.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow integration lint format bench collector dist readme versions clean
+.PHONY: help demo test test-slow test-torch integration lint format bench collector dist readme versions clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -21,6 +21,10 @@ test: ## all tests this machine allows, and at the end what it skipped and why
 test-slow: ## the tests of more than ten seconds
 	@scripts/make-venv dev
 	@$(PYTEST) -q -m slow $(ARGS)
+
+test-torch: ## a real distributed PyTorch program on CPUs; installs PyTorch (5 GB) into the cache
+	@python=$$(scripts/make-torch-venv) && KAT_TORCH_PYTHON=$$python \
+	    $(PYTEST) -q -m slow tests/pytorch $(ARGS)
 
 integration: collector ## the tests against a real collector, Jaeger and Kafka
 	@scripts/make-venv dev

@@ -115,19 +115,24 @@ class Session:
 
     def _sent(self, capture: Capturing) -> Any:
         """Starts who makes spans of what is captured, and sends them."""
-        if self._settings.where == "process":
+        own = getattr(capture, "source", None)  # torch.profiler's events are Python objects
+        if self._settings.where == "process" and own is None:
             helping: Any = importlib.import_module("kat_otel.instrumentation.helping")
             return helping.start_helper(capture.fd, self._settings)
         region: Any = importlib.import_module("kat_otel.instrumentation.region")
         sending: Any = importlib.import_module("kat_otel.instrumentation.sending")
-        return sending.SendingThread(self._settings, region.RegionSource(capture.fd))
+        return sending.SendingThread(self._settings, own or region.RegionSource(capture.fd))
 
     def _captured(self) -> Capturing | None:
         cupti: Any = importlib.import_module("kat_otel.instrumentation.cupti")
         try:
-            return cupti.Capture.start(self._settings)
+            if self._settings.tool == "torch":
+                torch: Any = importlib.import_module("kat_otel.instrumentation.torch_capture")
+                return torch.TorchCapture(self._settings)
+            if self._settings.tool == "cupti":
+                return cupti.Capture.start(self._settings)
         except KatError as error:
-            logger.warning("no GPU work is captured: %s; steps are marked all the same", error)
+            logger.warning("no work is captured: %s; steps are marked all the same", error)
         try:
             return cupti.Capture.start(self._settings, cupti=False)
         except KatError as error:

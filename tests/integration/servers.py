@@ -214,17 +214,23 @@ class Servers:
         server.may_end = False
 
     def collector(
-        self, name: str, config: str | Path | list[str | Path], **environment: str
+        self,
+        name: str,
+        config: str | Path | list[str | Path],
+        *,
+        before: Sequence[str] = (),
+        **environment: str,
     ) -> Server:
         """Starts a collector and waits until it is healthy.
 
         Args:
             config: files, those without a folder from ``collector-config``.
+            before: what its command begins with: a wrapper that runs the rest.
             environment: on top of free ports and a state folder of its own.
         """
         server = self.start(
             name,
-            [binary("otelcol-kat"), *_config_arguments(config)],
+            [*before, binary("otelcol-kat"), *_config_arguments(config)],
             **(self._collector_environment(name) | environment),
         )
         self.until(f"{name}'s health", lambda: self.collector_is_up(server))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +107,16 @@ class Crew:
             )
 
 
-def collected(servers: Servers, sink: Sink, **settings: Any) -> tuple[Kat, str]:
+def collected(
+    servers: Servers, sink: Sink, *, before: Sequence[str] = (), **settings: Any
+) -> tuple[Kat, str]:
     """A collector around a processor; the sink gets what leaves. Returns where workers send."""
     at = free_endpoints("grpc", "http", "back", "prometheus")
-    kat = servers.kat("kat", at["back"], **settings)
+    kat = servers.kat("kat", at["back"], before=before, **settings)
     servers.collector(
         "state",
         "gateway.yaml",
+        before=before,
         KAT_COLLECTOR_GRPC_ENDPOINT=at["grpc"],
         KAT_COLLECTOR_HTTP_ENDPOINT=at["http"],
         KAT_PROCESS_ENDPOINT=kat.endpoint,

@@ -49,7 +49,7 @@ def main() -> None:
         for step in range(int(sys.argv[1])):
             model(x)
             if dist.get_rank() == 0 and step % 10 == 9:
-                print(f"step {step}", flush=True)
+                print(f"step {step}", flush=True)  # noqa: T201
     dist.destroy_process_group()
 
 
