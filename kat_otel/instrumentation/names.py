@@ -27,6 +27,7 @@ _LAUNCH: Final = re.compile(
 )
 _WAIT: Final = re.compile(r"\w*Synchronize")
 _SLOTS: Final = 1 << 14
+_MOST_KEYS: Final = 1 << 18
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -67,7 +68,9 @@ class Numbers:
     def _number(self, key: int) -> int:
         number = self._numbers.get(key)
         if number is None:
-            number = self._numbers[key] = self._number_of(key)
+            number = self._number_of(key)
+            if len(self._numbers) < _MOST_KEYS:
+                self._numbers[key] = number
         return number
 
 

@@ -45,6 +45,8 @@ class TorchProfilerSource:
                 raise ImportError("this PyTorch was built without Kineto")
         except ImportError as error:
             raise MissingDependencyError(f"steps on CPUs want torch.profiler: {error}") from error
+        with self._profile():
+            pass  # the first time PyTorch looks for GPUs, for seconds: not in the first step
         self._ready = threading.Condition()
         self._steps: deque[tuple[list[Any], NDArray[Any]]] = deque()
         self._texts: list[bytes] = []
@@ -56,13 +58,16 @@ class TorchProfilerSource:
         self._on = True
         self._open: tuple[Any, Any, list[tuple[int, ...]]] | None = None
 
+    def _profile(self) -> Any:
+        activities = [self._torch.profiler.ProfilerActivity.CPU]
+        return self._torch.profiler.profile(activities=activities)
+
     def step_begin(self, step: int, micro: int = 0, flags: StepFlag = StepFlag.NONE) -> None:
         """A step begins on this thread, which records from now on; one inside another is none."""
         if not self._on or self._open is not None:
             return
         begin = time.thread_time_ns()
-        activities = [self._torch.profiler.ProfilerActivity.CPU]
-        profiler = self._torch.profiler.profile(activities=activities)
+        profiler = self._profile()
         profiler.start()
         scope = self._torch.profiler.record_function(_MARK)
         scope.__enter__()

@@ -19,6 +19,7 @@ from kat_otel.spans import UNKNOWN, SpanKind
 __all__ = ["Waiting"]
 
 _AT_ONCE: Final = 1 << 12  # records whose columns stay near while they are put in form
+_MOST_LANES: Final = 1 << 14  # streams beyond that share a number
 _LEAST_ROOM: Final = 1 << 12
 _STREAM_WAITS: Final = 2  # a stream waits for an event: the host goes on
 
@@ -63,7 +64,7 @@ class Waiting:
         self._names = names
         self._pools = {form: _Pool(form) for form in (WORK, CALL, RANGE, WAIT, TRACING)}
         self.left_out = 0
-        self.lanes = Numbers(lambda _: len(self.lanes))
+        self.lanes = Numbers(lambda _: min(len(self.lanes), _MOST_LANES))
 
     def add(self, batch: Batch) -> None:
         """Takes the records of a batch."""

@@ -132,6 +132,15 @@ def test_mangled_names_are_spelled():
     assert named(step, KERNEL) == ["void at::native::gemm<float, 4>(float*)"]
 
 
+def test_a_drivers_call_within_the_runtimes_is_the_same_launch():
+    program = Program().step(0, 0, 100)
+    correlation = program.kernel(10, 20)
+    program.call(11, 1, "cuLaunchKernel", correlation=correlation)
+    (step,), maker = made(program.batches())
+    assert named(step) == ["worker step", "cudaLaunchKernel", "k"]
+    assert maker.counts.left_out == 1
+
+
 # --- graphs -----------------------------------------------------------------------------------
 
 
@@ -440,6 +449,18 @@ def test_the_steps_are_the_same_however_the_records_are_cut_and_ordered(program,
         assert one.table.parent[0] == -1
         assert (one.table.parent[1:] >= 0).all()
         assert np.all(one.table.parent < len(one.table))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_new_table_of_texts_changes_nothing(monkeypatch, seed):
+    program = Program().step(0, 0, 1000).step(1, 1010, 2000)
+    for at in range(10, 1900, 100):
+        program.kernel(at, at + 10, name=f"k{at % 7}", grid=(at, 1, 1))
+    program.marker(5, 900, "layer")
+    whole, _ = made(program.batches())
+    monkeypatch.setattr("kat_otel.instrumentation.tree.MAX_TEXTS", 0)
+    parts, _ = made(program.batches(5, seed))
+    assert [spelled(one) for one in parts] == [spelled(one) for one in whole]
 
 
 @pytest.mark.parametrize("seed", range(3))
