@@ -6,13 +6,14 @@ torchrun --nproc-per-node 2 tensor_parallel.py STEPS
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-WIDTH, LAYERS, TOKENS = 384, 8, 48
+WIDTH, LAYERS, TOKENS = 1024, 4, 64
 
 
 class Block(nn.Module):
@@ -48,6 +49,7 @@ def main() -> None:
     with torch.inference_mode():
         for step in range(int(sys.argv[1])):
             model(x)
+            time.sleep(0.02)  # the next tokens are not there yet
             if dist.get_rank() == 0 and step % 10 == 9:
                 print(f"step {step}", flush=True)  # noqa: T201
     dist.destroy_process_group()

@@ -80,8 +80,8 @@ def test_the_rank_whose_core_is_shared_is_named(
         )
         worker.may_end = True
     first = servers.running[-2]
-    servers.until("healthy steps", lambda: "step 299" in first.said().splitlines(), within=120)
-    with busy(cores[SLOWED], 4):
+    servers.until("healthy steps", lambda: "step 199" in first.said().splitlines(), within=120)
+    with busy(cores[SLOWED], 2):
         begun = time.time_ns()
         paged = servers.until("the page", lambda: pages(servers, begun), within=150)
     # Nobody else is blamed; that work has slowed down everywhere may be said besides.
