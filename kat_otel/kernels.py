@@ -22,7 +22,6 @@ __all__ = [
     "COLLECTIVES",
     "CollectivePattern",
     "Semantics",
-    "are_pairwise",
     "classify",
     "family",
     "meanings",
@@ -154,11 +153,6 @@ def classify(
     if not unmarked.any():
         return table, meaning
     return table.with_columns(kind=np.where(unmarked, SpanKind.COLLECTIVE, table.kind)), meaning
-
-
-def are_pairwise(table: SpanTable, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Returns which of these collectives have no common barrier, bool of the rows' length."""
-    return meanings(()).of(table.strings, table.name[rows]) == Semantics.PAIRWISE.value
 
 
 @lru_cache(maxsize=16)

@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from kat_otel.compiled import inline, njit
 from kat_otel.spans import NO_PARENT, SpanTable
 
-__all__ = ["link_parents"]
+__all__ = ["link_parents", "parents_in_step"]
 
 _SEED = secrets.randbits(64) | 1
 """Spreads the ids over the hash table; unknown to senders, who choose the ids."""
+
+_FEW = 8
+"""Spans of a stretch whose parents are looked for one by one; of more by a hash table."""
 
 _DEEP = 64
 """Levels that are walked up one by one; a deeper tree is looked at as a whole."""
@@ -39,16 +42,50 @@ def link_parents(table: SpanTable) -> SpanTable:
     )
     parent = np.full(len(table), NO_PARENT, np.int32)
     ids = (hi, lo, own, wanted)
-    # A rank's spans stand together, and the hash table of one rank's ids fits the cache.
-    edges = np.flatnonzero(resource[1:] != resource[:-1]) + 1
-    apart = 0 < len(edges) * 16 <= len(table)
-    bounds = np.concatenate([[0], edges, [len(table)]]) if apart else np.array([0, len(table)])
+    bounds = _stretches(resource)
     _link(ids, bounds, parent, np.uint64(_SEED))
-    if apart:
+    if len(bounds) > 2:
         _link_rest(ids, parent, np.uint64(_SEED))
+    return table.with_columns(parent=_ending(parent))
+
+
+def parents_in_step(
+    span_id: NDArray[np.uint64], parent_id: NDArray[np.uint64], resource: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """Returns what :func:`link_parents` sets, for the spans of one trace.
+
+    Args:
+        span_id: ids; none stands twice among the spans of a resource.
+        parent_id: ids of the parents, 0 if none.
+        resource: whose spans they are.
+    """
+    parent = np.full(len(span_id), NO_PARENT, np.int32)
+    trace = np.zeros(len(span_id), np.uint64)
+    ids, bounds = (trace, trace, span_id, parent_id), _stretches(resource)
+    if len(bounds) > 2:
+        _link_near(ids, bounds, parent, np.uint64(_SEED))
+        _link_rest(ids, parent, np.uint64(_SEED))
+    else:
+        _link(ids, bounds, parent, np.uint64(_SEED))
+    return _ending(parent)
+
+
+def _stretches(resource: NDArray[Any]) -> NDArray[np.int64]:
+    """Where rows of another resource begin, and the end, if they mostly stand together.
+
+    A rank's spans do, and the hash table of one rank's ids fits the cache.
+    """
+    edges = np.flatnonzero(resource[1:] != resource[:-1]) + 1
+    apart = 0 < len(edges) * 16 <= len(resource)
+    inner = edges if apart else edges[:0]
+    return np.concatenate([[0], inner, [len(resource)]])
+
+
+def _ending(parent: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Takes away, in place, the parents of spans whose way up never ends."""
     if _is_deep(parent, _DEEP):
         parent[_endless(parent)] = NO_PARENT
-    return table.with_columns(parent=parent)
+    return parent
 
 
 @inline
@@ -106,6 +143,46 @@ def _link(ids: Any, bounds: Any, parent: Any, seed: Any) -> None:
                     parent[row] = other
                     break
                 at = (at + 1) & mask
+
+
+@njit("void(UniTuple(uint64[::1], 4), int64[::1], int32[::1], uint64)")
+def _link_near(ids: Any, bounds: Any, parent: Any, seed: Any) -> None:
+    """As :func:`_link`, of one trace and where no id stands twice within a stretch.
+
+    Spans are written in the order of their launches or of their starts: most have the parent of
+    the span before, or the one behind that, or that very span. What is not there is looked for.
+    """
+    span_id, parent_id = ids[2], ids[3]
+    missing = np.empty(_FEW, np.int64)
+    for number in range(len(bounds) - 1):
+        begin, end = bounds[number], bounds[number + 1]
+        last, count = begin, 0
+        for row in range(begin, end):
+            wanted = parent_id[row]
+            if wanted == 0:
+                continue
+            if span_id[last] == wanted:
+                parent[row] = last
+            elif last + 1 < end and span_id[last + 1] == wanted:
+                last += 1
+                parent[row] = last
+            elif row > begin and span_id[row - 1] == wanted:
+                last = row - 1
+                parent[row] = last
+            else:
+                if count == _FEW:
+                    break
+                missing[count] = row
+                count += 1
+        else:
+            for at in range(count):
+                row = missing[at]
+                for other in range(begin, end):
+                    if span_id[other] == parent_id[row]:
+                        parent[row] = other
+                        break
+            continue
+        _link(ids, bounds[number : number + 2], parent, seed)
 
 
 @njit("void(UniTuple(uint64[::1], 4), int32[::1], uint64)")

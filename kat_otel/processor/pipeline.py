@@ -363,7 +363,7 @@ class Pipeline:
         if self._capture is not None:
             self._capture(step, report.active)
         comparable = report.source.clock.state != "unaligned"
-        lateness = arrival_lateness(step.table) if comparable else {}
+        lateness = arrival_lateness(step.unmarked) if comparable else {}
         self._measurements.step(step.instance, duration_of(step, report), lateness)
 
     def _tell_incidents(self, step: AssembledStep, incidents: list[Incident], now: float) -> None:
