@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from kat_otel.spans import COLUMNS, AttributeValue, SpanTable, uninitialised
 
-__all__ = ["EAGER", "JoinedTable", "columns_of", "join_resources", "joined"]
+__all__ = ["EAGER", "JoinedTable", "columns_of", "joined"]
 
 EAGER = (
-    *("span_id", "parent_id", "start_ns", "duration_ns", "name", "kind", "resource", "step"),
+    *("span_id", "parent_id", "start_ns", "duration_ns", "name", "kind", "step"),
     *("stream", "grid", "block", "group"),
 )
-"""Columns that are there at once, beside ``parent``."""
+"""Columns that are there at once, beside ``parent`` and ``resource``."""
 
-_LATER = tuple([name for name in COLUMNS if name not in {*EAGER, "parent"}])
+_LATER = tuple([name for name in COLUMNS if name not in {*EAGER, "parent", "resource"}])
 
 
 class JoinedTable(SpanTable):
@@ -47,26 +47,17 @@ def columns_of(tables: Sequence[SpanTable], names: Sequence[str]) -> dict[str, N
     return columns
 
 
-def join_resources(tables: Sequence[SpanTable], resource: NDArray[Any]) -> None:
-    """Moves the resources of all tables but the first behind those of the ones before, in place."""
-    first = len(tables[0])
-    resources = len(tables[0].resources)
-    for table in tables[1:]:
-        resource[first : first + len(table)] += np.int32(resources)
-        first += len(table)
-        resources += len(table.resources)
-
-
 def joined(
     tables: Sequence[SpanTable], columns: Mapping[str, NDArray[Any]], parent: NDArray[Any]
 ) -> JoinedTable:
     """Returns one table of several that share their texts.
 
     Args:
-        tables: the parts, at least one; their resources are kept apart.
+        tables: the parts, at least one, each of one resource.
         columns: :data:`EAGER`, of all of them.
         parent: rows of the parents.
     """
+    lengths = np.fromiter(map(len, tables), np.int64)
     whole = JoinedTable.__new__(JoinedTable)
     attributes: dict[int, Mapping[str, AttributeValue]] = {}
     first = 0
@@ -79,6 +70,7 @@ def joined(
         "resources": tuple([resource for table in tables for resource in table.resources]),
         "attributes": attributes,
         "parent": parent,
+        "resource": np.repeat(np.arange(len(tables), dtype=np.int32), lengths),
         "_parts": tables,
         **columns,
     }

@@ -243,6 +243,12 @@ class SpanTable:
             values[_PLACE_OF[key]] = np.ascontiguousarray(column, dtype=COLUMNS[key].dtype)
         return SpanTable(*values)
 
+    def with_resources(self, resources: tuple[Resource, ...], resource: Int32) -> SpanTable:
+        """Returns a table with other resources, of which each span has the one that is given."""
+        values = list(_all_fields(self))
+        values[_PLACE_OF["resources"]], values[_PLACE_OF["resource"]] = resources, resource
+        return SpanTable(*values)
+
     def take(self, rows: NDArray[Any]) -> SpanTable:
         """Returns the given rows as a table of their own; parents outside become NO_PARENT.
 
@@ -444,13 +450,13 @@ _WIDEST_FIRST = tuple(sorted(COLUMNS.items(), key=lambda item: -item[1].dtype.it
 
 def uninitialised(count: int, names: Collection[str] = COLUMNS) -> dict[str, NDArray[Any]]:
     """Returns columns to be filled, in one piece of memory: a large one comes in large pages."""
-    chosen = [(name, column.dtype) for name, column in _WIDEST_FIRST if name in names]
-    memory = np.empty(count * sum(dtype.itemsize for _, dtype in chosen), np.uint8)
+    memory = np.empty(count * sum(COLUMNS[name].dtype.itemsize for name in names), np.uint8)
     columns: dict[str, NDArray[Any]] = {}
     at = 0
-    for name, dtype in chosen:
-        columns[name] = np.ndarray(count, dtype, memory, at)
-        at += count * dtype.itemsize
+    for name, column in _WIDEST_FIRST:
+        if name in names:
+            columns[name] = np.ndarray(count, column.dtype, memory, at)
+            at += count * column.dtype.itemsize
     return columns
 
 

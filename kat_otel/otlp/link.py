@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,8 @@ def link_parents(table: SpanTable) -> SpanTable:
     )
     parent = np.full(len(table), NO_PARENT, np.int32)
     ids = (hi, lo, own, wanted)
-    bounds = _stretches(resource)
+    edges = np.flatnonzero(resource[1:] != resource[:-1]) + 1
+    bounds = _stretches(np.concatenate([[0], edges, [len(table)]]))
     _link(ids, bounds, parent, np.uint64(_SEED))
     if len(bounds) > 2:
         _link_rest(ids, parent, np.uint64(_SEED))
@@ -50,35 +52,33 @@ def link_parents(table: SpanTable) -> SpanTable:
 
 
 def parents_in_step(
-    span_id: NDArray[np.uint64], parent_id: NDArray[np.uint64], resource: NDArray[np.int32]
+    span_id: NDArray[np.uint64], parent_id: NDArray[np.uint64], bounds: Sequence[int]
 ) -> NDArray[np.int32]:
     """Returns what :func:`link_parents` sets, for the spans of one trace.
 
     Args:
-        span_id: ids; none stands twice among the spans of a resource.
+        span_id: ids; none stands twice among the spans of a worker.
         parent_id: ids of the parents, 0 if none.
-        resource: whose spans they are.
+        bounds: where the spans of each worker begin, and the end of the last.
     """
     parent = np.full(len(span_id), NO_PARENT, np.int32)
     trace = np.zeros(len(span_id), np.uint64)
-    ids, bounds = (trace, trace, span_id, parent_id), _stretches(resource)
-    if len(bounds) > 2:
-        _link_near(ids, bounds, parent, np.uint64(_SEED))
+    ids, stretches = (trace, trace, span_id, parent_id), _stretches(np.array(bounds, np.int64))
+    if len(stretches) > 2:
+        _link_near(ids, stretches, parent, np.uint64(_SEED))
         _link_rest(ids, parent, np.uint64(_SEED))
     else:
-        _link(ids, bounds, parent, np.uint64(_SEED))
+        _link(ids, stretches, parent, np.uint64(_SEED))
     return _ending(parent)
 
 
-def _stretches(resource: NDArray[Any]) -> NDArray[np.int64]:
-    """Where rows of another resource begin, and the end, if they mostly stand together.
+def _stretches(bounds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where rows of another worker begin, and the end, if they mostly stand together; else all.
 
     A rank's spans do, and the hash table of one rank's ids fits the cache.
     """
-    edges = np.flatnonzero(resource[1:] != resource[:-1]) + 1
-    apart = 0 < len(edges) * 16 <= len(resource)
-    inner = edges if apart else edges[:0]
-    return np.concatenate([[0], inner, [len(resource)]])
+    apart = (len(bounds) - 2) * 16 <= int(bounds[-1])
+    return bounds if apart else bounds[[0, -1]]
 
 
 def _ending(parent: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -72,7 +72,9 @@ class Pending:
         if len(table) == 0:
             return repeated
         # All that may fail comes before anything changes: the spans can then leave on their own.
-        used: list[int] = np.flatnonzero(np.bincount(table.resource)).tolist()
+        used = [0]
+        if len(table.resources) > 1:
+            used = np.flatnonzero(np.bincount(table.resource)).tolist()
         world_size = max(self.world_size, *(table.resources[i].world_size for i in used))
         size = table.nbytes + _said_bytes(table)
         was_closed = progress.closed

@@ -221,7 +221,7 @@ class Pipeline:
     def _put_together(self, step: AssembledStep) -> None:
         """Makes a table of digests, if the step has any and it can be done."""
         what = f"{_name(step)}: its digests stay apart"
-        self._defects.guard(lambda: step.table, "steps failed", what)
+        self._defects.guard(lambda: step.unmarked, "steps failed", what)
 
     def _handle_waiting(self, instance: str, now: float) -> None:
         if steps := self._waiting.take(instance):

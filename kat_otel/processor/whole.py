@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
-from kat_otel.joined import EAGER, columns_of, join_resources, joined
+from kat_otel.joined import EAGER, columns_of, joined
 from kat_otel.otlp import parents_in_step
 from kat_otel.spans import SpanTable
 
@@ -26,6 +27,6 @@ def whole_step(tables: Sequence[SpanTable]) -> SpanTable | None:
     if len({id(table.strings) for table in tables}) != 1:
         return None
     columns = columns_of(tables, EAGER)
-    join_resources(tables, columns["resource"])
-    parent = parents_in_step(columns["span_id"], columns["parent_id"], columns["resource"])
+    ends = [0, *accumulate(map(len, tables))]
+    parent = parents_in_step(columns["span_id"], columns["parent_id"], ends)
     return joined(tables, columns, parent)

@@ -27,7 +27,9 @@ def _above(steps: Any, node: int, rank: int, limit: float) -> bool:
     count, held = 0, steps.shape[0]
     for step in range(held):
         count += steps[step, node, rank] > limit
-    return count > held // 2
+        if count > held // 2:
+            return True
+    return False
 
 
 @inline

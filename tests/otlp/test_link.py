@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -78,7 +80,7 @@ def test_a_step_is_linked_the_quick_way_alike(data: st.DataObject) -> None:
         parents += wanted.tolist()
         resources += [worker] * size
     table = table_of(ids, parents, [1] * len(ids), resources)
-    quick = parents_in_step(table.span_id, table.parent_id, table.resource)
+    quick = parents_in_step(table.span_id, table.parent_id, [0, *accumulate(sizes)])
     assert quick.tolist() == link_parents(table).parent.tolist()
 
 
