@@ -20,6 +20,9 @@ _SEED = secrets.randbits(64) | 1
 _FEW = 8
 """Spans of a stretch whose parents are looked for one by one; of more by a hash table."""
 
+_NEAR = 5
+"""Rows behind the last parent that are looked at for the next."""
+
 _DEEP = 64
 """Levels that are walked up one by one; a deeper tree is looked at as a whole."""
 
@@ -149,8 +152,9 @@ def _link(ids: Any, bounds: Any, parent: Any, seed: Any) -> None:
 def _link_near(ids: Any, bounds: Any, parent: Any, seed: Any) -> None:
     """As :func:`_link`, of one trace and where no id stands twice within a stretch.
 
-    Spans are written in the order of their launches or of their starts: most have the parent of
-    the span before, or the one behind that, or that very span. What is not there is looked for.
+    Spans are written as a tree or in the order of their starts: most have the parent of the span
+    before, that very span, the parent's parent, or one a little behind the last parent, as kernels
+    behind their launches. What is not there is looked for.
     """
     span_id, parent_id = ids[2], ids[3]
     missing = np.empty(_FEW, np.int64)
@@ -161,15 +165,23 @@ def _link_near(ids: Any, bounds: Any, parent: Any, seed: Any) -> None:
             wanted = parent_id[row]
             if wanted == 0:
                 continue
+            above = parent[last]
             if span_id[last] == wanted:
-                parent[row] = last
-            elif last + 1 < end and span_id[last + 1] == wanted:
-                last += 1
                 parent[row] = last
             elif row > begin and span_id[row - 1] == wanted:
                 last = row - 1
                 parent[row] = last
+            elif above >= 0 and span_id[above] == wanted:
+                last = above
+                parent[row] = last
             else:
+                at, most = last + 1, min(last + _NEAR, end)
+                while at < most and span_id[at] != wanted:
+                    at += 1
+                if at < most:
+                    last = at
+                    parent[row] = last
+                    continue
                 if count == _FEW:
                     break
                 missing[count] = row
