@@ -23,9 +23,9 @@ __all__ = [
     "COPY_KINDS",
     "CollectivePattern",
     "Semantics",
-    "are_pairwise",
     "classify",
     "family",
+    "meanings",
     "semantics",
 ]
 
@@ -152,7 +152,7 @@ def classify(
     """
     kernels = (table.kind == SpanKind.KERNEL.value) | (table.kind == SpanKind.COLLECTIVE.value)
     meaning = np.zeros(len(table), dtype=np.uint8)
-    meaning[kernels] = _meanings(tuple(extra)).of(table.strings, table.name[kernels])
+    meaning[kernels] = meanings(tuple(extra)).of(table.strings, table.name[kernels])
     told = table.kind == SpanKind.COLLECTIVE.value
     told &= meaning == Semantics.NONE.value
     meaning[told] = Semantics.BARRIER  # the source knows a collective whose name we do not
@@ -163,11 +163,7 @@ def classify(
     return table.with_columns(kind=np.where(unmarked, SpanKind.COLLECTIVE, table.kind)), meaning
 
 
-def are_pairwise(table: SpanTable, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Returns which of these collectives have no common barrier, bool of the rows' length."""
-    return _meanings(()).of(table.strings, table.name[rows]) == Semantics.PAIRWISE.value
-
-
 @lru_cache(maxsize=16)
-def _meanings(extra: tuple[CollectivePattern, ...]) -> PerString:
+def meanings(extra: tuple[CollectivePattern, ...]) -> PerString:
+    """Returns the :class:`Semantics` of names, with rows of the table that go first."""
     return PerString(lambda name: int(_semantics(name, extra)))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kat_otel.spans import StringTable
 
-__all__ = ["PerString", "text_hash"]
+__all__ = ["NEW", "PerString", "text_hash"]
 
 _MAX_TABLES = 4
 """Tables remembered: mostly it is one, which all batches share."""
@@ -33,20 +33,20 @@ class PerString:
 
     def of(self, strings: StringTable, index: NDArray[np.int32]) -> NDArray[np.int64]:
         """Returns the numbers of the strings ``index``, int64, of its shape."""
-        values = self._values(strings)
+        values = self.values(strings)
         found = values.take(index)
-        if found.size and found.min() == _NEW:
-            new: list[int] = np.unique(index[found == _NEW]).tolist()
-            values[new] = [max(self._function(strings[i]), _NEW + 1) for i in new]
+        if found.size and found.min() == NEW:
+            new: list[int] = np.unique(index[found == NEW]).tolist()
+            values[new] = [max(self._function(strings[i]), NEW + 1) for i in new]
             found = values.take(index)
         return found
 
-    def _values(self, strings: StringTable) -> NDArray[np.int64]:
-        """An array as long as the table at least, _NEW where nothing is known yet."""
+    def values(self, strings: StringTable) -> NDArray[np.int64]:
+        """Returns an array as long as the table at least, NEW where nothing is known yet."""
         table, values = self._tables.get(id(strings), (strings, _NOTHING))
         short = len(table) - len(values)
         if short > 0:
-            room = np.full(short + len(table) // 2, _NEW)
+            room = np.full(short + len(table) // 2, NEW)
             values = np.concatenate([values, room])
             self._tables[id(strings)] = table, values
             while len(self._tables) > _MAX_TABLES:
@@ -54,7 +54,8 @@ class PerString:
         return values
 
 
-_NEW = np.iinfo(np.int64).min
+NEW = np.iinfo(np.int64).min
+"""Of a text whose number has not been worked out."""
 _NOTHING = np.empty(0, np.int64)
 
 

@@ -9,7 +9,7 @@ the same for all spans of a worker (rank, device, host) is said once, in a
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from operator import attrgetter
@@ -28,6 +28,7 @@ __all__ = [
     "SpanTableBuilder",
     "StringTable",
     "concat",
+    "uninitialised",
 ]
 
 UNKNOWN = -1
@@ -242,6 +243,12 @@ class SpanTable:
             values[_PLACE_OF[key]] = np.ascontiguousarray(column, dtype=COLUMNS[key].dtype)
         return SpanTable(*values)
 
+    def with_resources(self, resources: tuple[Resource, ...], resource: Int32) -> SpanTable:
+        """Returns a table with other resources, of which each span has the one that is given."""
+        values = list(_all_fields(self))
+        values[_PLACE_OF["resources"]], values[_PLACE_OF["resource"]] = resources, resource
+        return SpanTable(*values)
+
     def take(self, rows: NDArray[Any]) -> SpanTable:
         """Returns the given rows as a table of their own; parents outside become NO_PARENT.
 
@@ -414,7 +421,7 @@ def concat(tables: Sequence[SpanTable]) -> SpanTable:
         # Texts that a table's spans do not use are left behind: a shared one may hold many.
         moved = _interned(tables, strings)
     total = sum(map(len, tables))
-    columns = _uninitialised(total)
+    columns = uninitialised(total)
     resources: list[Resource] = []
     attributes: dict[int, Mapping[str, AttributeValue]] = {}
     first = 0
@@ -439,17 +446,17 @@ def concat(tables: Sequence[SpanTable]) -> SpanTable:
 
 
 _WIDEST_FIRST = tuple(sorted(COLUMNS.items(), key=lambda item: -item[1].dtype.itemsize))  # aligned
-_ROW_BYTES = sum(column.dtype.itemsize for column in COLUMNS.values())
 
 
-def _uninitialised(count: int) -> dict[str, NDArray[Any]]:
+def uninitialised(count: int, names: Collection[str] = COLUMNS) -> dict[str, NDArray[Any]]:
     """Returns columns to be filled, in one piece of memory: a large one comes in large pages."""
-    memory = np.empty(count * _ROW_BYTES, np.uint8)
+    memory = np.empty(count * sum(COLUMNS[name].dtype.itemsize for name in names), np.uint8)
     columns: dict[str, NDArray[Any]] = {}
     at = 0
     for name, column in _WIDEST_FIRST:
-        columns[name] = np.ndarray(count, column.dtype, memory, at)
-        at += count * column.dtype.itemsize
+        if name in names:
+            columns[name] = np.ndarray(count, column.dtype, memory, at)
+            at += count * column.dtype.itemsize
     return columns
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,16 @@ from numpy.typing import NDArray
 from kat_otel.compiled import inline, njit
 from kat_otel.spans import NO_PARENT, SpanTable
 
-__all__ = ["link_parents"]
+__all__ = ["link_parents", "parents_in_step"]
 
 _SEED = secrets.randbits(64) | 1
 """Spreads the ids over the hash table; unknown to senders, who choose the ids."""
+
+_FEW = 8
+"""Spans of a stretch whose parents are looked for one by one; of more by a hash table."""
+
+_NEAR = 5
+"""Rows behind the last parent that are looked at for the next."""
 
 _DEEP = 64
 """Levels that are walked up one by one; a deeper tree is looked at as a whole."""
@@ -39,16 +46,49 @@ def link_parents(table: SpanTable) -> SpanTable:
     )
     parent = np.full(len(table), NO_PARENT, np.int32)
     ids = (hi, lo, own, wanted)
-    # A rank's spans stand together, and the hash table of one rank's ids fits the cache.
     edges = np.flatnonzero(resource[1:] != resource[:-1]) + 1
-    apart = 0 < len(edges) * 16 <= len(table)
-    bounds = np.concatenate([[0], edges, [len(table)]]) if apart else np.array([0, len(table)])
+    bounds = _stretches(np.concatenate([[0], edges, [len(table)]]))
     _link(ids, bounds, parent, np.uint64(_SEED))
-    if apart:
+    if len(bounds) > 2:
         _link_rest(ids, parent, np.uint64(_SEED))
+    return table.with_columns(parent=_ending(parent))
+
+
+def parents_in_step(
+    span_id: NDArray[np.uint64], parent_id: NDArray[np.uint64], bounds: Sequence[int]
+) -> NDArray[np.int32]:
+    """Returns what :func:`link_parents` sets, for the spans of one trace.
+
+    Args:
+        span_id: ids; none stands twice among the spans of a worker.
+        parent_id: ids of the parents, 0 if none.
+        bounds: where the spans of each worker begin, and the end of the last.
+    """
+    parent = np.full(len(span_id), NO_PARENT, np.int32)
+    trace = np.zeros(len(span_id), np.uint64)
+    ids, stretches = (trace, trace, span_id, parent_id), _stretches(np.array(bounds, np.int64))
+    if len(stretches) > 2:
+        _link_near(ids, stretches, parent, np.uint64(_SEED))
+        _link_rest(ids, parent, np.uint64(_SEED))
+    else:
+        _link(ids, stretches, parent, np.uint64(_SEED))
+    return _ending(parent)
+
+
+def _stretches(bounds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where rows of another worker begin, and the end, if they mostly stand together; else all.
+
+    A rank's spans do, and the hash table of one rank's ids fits the cache.
+    """
+    apart = (len(bounds) - 2) * 16 <= int(bounds[-1])
+    return bounds if apart else bounds[[0, -1]]
+
+
+def _ending(parent: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Takes away, in place, the parents of spans whose way up never ends."""
     if _is_deep(parent, _DEEP):
         parent[_endless(parent)] = NO_PARENT
-    return table.with_columns(parent=parent)
+    return parent
 
 
 @inline
@@ -106,6 +146,55 @@ def _link(ids: Any, bounds: Any, parent: Any, seed: Any) -> None:
                     parent[row] = other
                     break
                 at = (at + 1) & mask
+
+
+@njit("void(UniTuple(uint64[::1], 4), int64[::1], int32[::1], uint64)")
+def _link_near(ids: Any, bounds: Any, parent: Any, seed: Any) -> None:
+    """As :func:`_link`, of one trace and where no id stands twice within a stretch.
+
+    Spans are written as a tree or in the order of their starts: most have the parent of the span
+    before, that very span, the parent's parent, or one a little behind the last parent, as kernels
+    behind their launches. What is not there is looked for.
+    """
+    span_id, parent_id = ids[2], ids[3]
+    missing = np.empty(_FEW, np.int64)
+    for number in range(len(bounds) - 1):
+        begin, end = bounds[number], bounds[number + 1]
+        last, count = begin, 0
+        for row in range(begin, end):
+            wanted = parent_id[row]
+            if wanted == 0:
+                continue
+            above = parent[last]
+            if span_id[last] == wanted:
+                parent[row] = last
+            elif row > begin and span_id[row - 1] == wanted:
+                last = row - 1
+                parent[row] = last
+            elif above >= 0 and span_id[above] == wanted:
+                last = above
+                parent[row] = last
+            else:
+                at, most = last + 1, min(last + _NEAR, end)
+                while at < most and span_id[at] != wanted:
+                    at += 1
+                if at < most:
+                    last = at
+                    parent[row] = last
+                    continue
+                if count == _FEW:
+                    break
+                missing[count] = row
+                count += 1
+        else:
+            for at in range(count):
+                row = missing[at]
+                for other in range(begin, end):
+                    if span_id[other] == parent_id[row]:
+                        parent[row] = other
+                        break
+            continue
+        _link(ids, bounds[number : number + 2], parent, seed)
 
 
 @njit("void(UniTuple(uint64[::1], 4), int32[::1], uint64)")

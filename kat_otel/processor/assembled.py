@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from kat_otel.kernels import classify
 from kat_otel.processor.digest_spans import DigestSpans
 from kat_otel.processor.pending import Ids
 from kat_otel.spans import SpanTable
@@ -44,6 +45,7 @@ class AssembledStep:
         missing_count: how many did not close it, or UNKNOWN if the group's size was not said.
         receipts: of the batches that brought its spans.
         record: what stays of it in the assembler.
+        trace: its trace id, upper and lower half; None if not known.
         first_seen, last_seen: when its first and last spans came, monotonic seconds.
         parts: its spans as they came, if they could not be put together; ``spans`` is empty then.
     """
@@ -59,10 +61,22 @@ class AssembledStep:
     first_seen: float = 0.0
     last_seen: float = 0.0
     parts: tuple[SpanTable, ...] = ()
+    trace: tuple[int, int] | None = None
+    _named: bool = False
 
     @property
     def table(self) -> SpanTable:
-        """Its spans; put together when they are first asked for, as few of digests are."""
+        """Its spans, the collectives among them marked; few steps' are ever asked for."""
+        table = self.unmarked
+        if not self._named:
+            # Workers may call a collective a kernel: its name tells from here on.
+            self.spans = table = classify(table)[0]
+            self._named = True
+        return table
+
+    @property
+    def unmarked(self) -> SpanTable:
+        """Its spans as a table, with the kinds that the workers said."""
         if isinstance(self.spans, DigestSpans):
             self.spans = self.spans.table()
         return self.spans
@@ -76,6 +90,8 @@ class AssembledStep:
     @property
     def trace_id(self) -> str:
         """The step's trace id, 32 hex digits; ``""`` if it has no spans."""
+        if self.trace is not None and len(self.spans):
+            return f"{self.trace[0]:016x}{self.trace[1]:016x}"
         if isinstance(self.spans, DigestSpans):
             _, hi, lo = self.spans.spans[0].key
             return f"{hi:016x}{lo:016x}"

@@ -19,12 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kat_otel.config import AssemblerConfig
-from kat_otel.otlp import link_parents
 from kat_otel.processor.assembled import Arrivals, AssembledStep, Ending, LateSpans, StepRecord
 from kat_otel.processor.defects import Defects
 from kat_otel.processor.digest_spans import DigestSpan, digests_in
 from kat_otel.processor.ids import merge_ids
-from kat_otel.processor.merge import merge_resources
 from kat_otel.processor.pending import Ids, Pending
 from kat_otel.processor.split import StepKey, split_by_step
 from kat_otel.processor.turns import Turns
@@ -366,7 +364,7 @@ class Assembler:
         while len(instance.records) > self._config.remembered_steps:
             self._forget(instance.records.popitem(last=False)[1])
         whole = self._defects.guard(
-            lambda: pending.digest_spans() or link_parents(merge_resources(pending.table())),
+            lambda: pending.digest_spans() or pending.whole(),
             "steps failed",
             f"instance {pending.key.instance or '?'}, step {pending.number}: not put together",
         )
@@ -384,6 +382,7 @@ class Assembler:
             first_seen=pending.first_seen,
             last_seen=pending.last_seen,
             parts=tuple(parts),
+            trace=(pending.key.trace_hi, pending.key.trace_lo),
         )
 
 

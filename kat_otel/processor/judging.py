@@ -8,11 +8,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from kat_otel.kernels import classify
 from kat_otel.processor.assembled import AssembledStep
 from kat_otel.processor.digest_spans import DigestSpans, joined
 from kat_otel.processor.judges import Judges
-from kat_otel.spans import SpanTable
 from kat_otel.telemetry import Books
 from kat_otel.verdict import Abstention, Clock, Coverage, Instance, Report, Source
 
@@ -43,10 +41,6 @@ class Judging:
             steps: of one instance, in their order.
             old: they were found in the log of a former process.
         """
-        for step in steps:
-            if isinstance(step.spans, SpanTable):
-                # Workers may call a collective a kernel: its name tells from here on.
-                step.spans = classify(step.spans)[0]
         parts = [step.spans for step in steps if isinstance(step.spans, DigestSpans)]
         if parts:
             return self._together(steps, parts, old=old)
@@ -54,7 +48,7 @@ class Judging:
 
     def _alone(self, step: AssembledStep, *, old: bool) -> Report:
         try:
-            report = self._judges.of(step.instance, back=old).judge(step.table)
+            report = self._judges.of(step.instance, back=old).judge(step.unmarked)
         except Exception as error:
             # One step that the judge cannot stomach must not stop the fleet's eyes. It leaves
             # unjudged and says so, and the judge, whose state may be half changed, starts anew.

@@ -14,12 +14,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from kat_otel import semconv
+from kat_otel import per_string, semconv
 from kat_otel.compiled import njit
-from kat_otel.kernels import are_pairwise
+from kat_otel.kernels import meanings
 from kat_otel.otlp.signals import Gauge, Histogram, Labels, Sum, encode_metrics
-from kat_otel.spans import SpanKind, SpanTable
+from kat_otel.per_string import NEW
+from kat_otel.spans import SpanTable
 from kat_otel.telemetry import Books
+from kat_otel.ttad.loops import plain
 from kat_otel.verdict import Incident
 
 __all__ = ["Measurements", "arrival_lateness"]
@@ -37,32 +39,64 @@ def arrival_lateness(table: SpanTable) -> dict[int, int]:
     Lateness is a rank's start minus the earliest rank's. Only collectives (spans of that kind)
     with barrier semantics that every rank of the table took part in equally often are compared.
     """
-    rows = np.flatnonzero(table.kind == SpanKind.COLLECTIVE.value)
-    pairwise = are_pairwise(table, rows)
-    if pairwise.any():
-        rows = rows[~pairwise]
     known = sorted({resource.rank for resource in table.resources})
     place_of = {rank: place for place, rank in enumerate(known)}
-    places = np.array([place_of[resource.rank] for resource in table.resources], np.int64)
-    late, count = _median_lateness(places[table.resource[rows]], table.start_ns[rows], len(known))
-    taken = count > 0
-    if np.count_nonzero(taken) < 2 or np.any(count[taken] != count.max()):
+    places = np.array([place_of[resource.rank] for resource in table.resources] or [0], np.int32)
+    said, kind, columns = (
+        meanings(()),
+        plain(table.kind),
+        (plain(table.name), plain(table.resource)),
+    )
+    place, known_texts = _barriers(kind, columns, said.values(table.strings), places)
+    if not known_texts:
+        said.of(table.strings, table.name)
+        place, _ = _barriers(kind, columns, said.values(table.strings), places)
+    late, count = _median_lateness(place, plain(table.start_ns), len(known))
+    counts: list[int] = count.tolist()
+    if np.count_nonzero(count) < 2 or len({*counts} - {0}) > 1:
         return {}
-    return {rank: int(late[place]) for rank, place in place_of.items() if taken[place]}
+    return {rank: int(late[place_of[rank]]) for rank in known if counts[place_of[rank]]}
 
 
-@njit("Tuple((float64[::1], int64[::1]))(int64[::1], int64[::1], int64)")
+_KERNEL, _COLLECTIVE, _PAIRWISE = 6, 9, 2  # of SpanKind and Semantics, as numbers for the loop
+
+
+@njit(
+    "Tuple((int32[::1], boolean))(uint8[::1], UniTuple(int32[::1], 2), int64[::1], int32[::1])",
+    uses=(per_string,),
+)
+def _barriers(kind: Any, columns: Any, meaning: Any, places: Any) -> Any:
+    """Place of the rank of each collective with barrier semantics, -1 for all other spans.
+
+    And whether all that must be known of names was.
+    """
+    name, resource = columns
+    place = np.full(len(kind), -1, np.int32)
+    for row in range(len(kind)):
+        if kind[row] not in (_KERNEL, _COLLECTIVE):
+            continue
+        told = meaning[name[row]]
+        if told == NEW:
+            return place, False
+        if told != _PAIRWISE and (told > 0 or kind[row] == _COLLECTIVE):
+            place[row] = places[resource[row]]
+    return place, True
+
+
+@njit("Tuple((float64[::1], int64[::1]))(int32[::1], int64[::1], int64)")
 def _median_lateness(place: Any, start_ns: Any, ranks: int) -> Any:
     """Median lateness of each rank at its collectives, ns, and how many they are."""
-    count = np.zeros(ranks, np.int64)
+    late, count = np.zeros(ranks), np.zeros(ranks, np.int64)
     for one in place:
-        count[one] += 1
+        if one >= 0:
+            count[one] += 1
     most = count.max() if ranks else 0
     starts = np.zeros((ranks, most), np.int64)
     free = np.zeros(ranks, np.int64)
     for at in range(len(place)):
-        starts[place[at], free[place[at]]] = start_ns[at]
-        free[place[at]] += 1
+        if place[at] >= 0:
+            starts[place[at], free[place[at]]] = start_ns[at]
+            free[place[at]] += 1
     earliest = np.empty(most, np.int64)
     for rank in range(ranks):
         starts[rank, : count[rank]].sort()
@@ -71,7 +105,6 @@ def _median_lateness(place: Any, start_ns: Any, ranks: int) -> Any:
         for rank in range(ranks):
             if at < count[rank]:
                 earliest[at] = min(earliest[at], starts[rank, at])
-    late = np.zeros(ranks)
     for rank in range(ranks):
         if count[rank]:
             late[rank] = np.median(starts[rank, : count[rank]] - earliest[: count[rank]])

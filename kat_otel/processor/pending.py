@@ -10,9 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kat_otel import semconv
+from kat_otel.otlp import link_parents
 from kat_otel.processor.digest_spans import DigestSpan, DigestSpans, gathered
 from kat_otel.processor.ids import merge_ids
+from kat_otel.processor.merge import merge_resources
 from kat_otel.processor.split import StepKey
+from kat_otel.processor.whole import whole_step
 from kat_otel.spans import COLUMNS, UNKNOWN, SpanKind, SpanTable, concat
 
 __all__ = ["Ids", "Pending"]
@@ -69,7 +72,9 @@ class Pending:
         if len(table) == 0:
             return repeated
         # All that may fail comes before anything changes: the spans can then leave on their own.
-        used: list[int] = np.flatnonzero(np.bincount(table.resource)).tolist()
+        used = [0]
+        if len(table.resources) > 1:
+            used = np.flatnonzero(np.bincount(table.resource)).tolist()
         world_size = max(self.world_size, *(table.resources[i].world_size for i in used))
         size = table.nbytes + _said_bytes(table)
         was_closed = progress.closed
@@ -157,7 +162,12 @@ class Pending:
             return None
         return DigestSpans([self.digests[rank] for rank in sorted(self.digests)])
 
-    def table(self) -> SpanTable:
+    def whole(self) -> SpanTable:
+        """Returns all its spans in one table: a resource a worker, and parents linked."""
+        whole = None if self.digests else whole_step(self.tables)
+        return link_parents(merge_resources(self._table())) if whole is None else whole
+
+    def _table(self) -> SpanTable:
         """Returns all its spans in one table; resources are those of the batches."""
         more = [gathered(list(self.digests.values()))] if self.digests else []
         tables = [*self.tables, *more]

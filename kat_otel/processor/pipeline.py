@@ -221,7 +221,7 @@ class Pipeline:
     def _put_together(self, step: AssembledStep) -> None:
         """Makes a table of digests, if the step has any and it can be done."""
         what = f"{_name(step)}: its digests stay apart"
-        self._defects.guard(lambda: step.table, "steps failed", what)
+        self._defects.guard(lambda: step.unmarked, "steps failed", what)
 
     def _handle_waiting(self, instance: str, now: float) -> None:
         if steps := self._waiting.take(instance):
@@ -363,7 +363,7 @@ class Pipeline:
         if self._capture is not None:
             self._capture(step, report.active)
         comparable = report.source.clock.state != "unaligned"
-        lateness = arrival_lateness(step.table) if comparable else {}
+        lateness = arrival_lateness(step.unmarked) if comparable else {}
         self._measurements.step(step.instance, duration_of(step, report), lateness)
 
     def _tell_incidents(self, step: AssembledStep, incidents: list[Incident], now: float) -> None:

@@ -164,7 +164,7 @@ def duration_of(step: AssembledStep, report: Report) -> int:
     duration_ns = sum(found.duration_ns for found in report.steps)
     if duration_ns or not len(step.spans):
         return duration_ns
-    return int(step.table.end_ns.max() - step.table.start_ns.min())
+    return int(step.unmarked.end_ns.max() - step.unmarked.start_ns.min())
 
 
 def _seen(step: AssembledStep, report: Report, latency_s: float | None, now_ns: int) -> SeenStep:

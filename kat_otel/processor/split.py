@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -106,8 +105,8 @@ def _with_own_resources(table: SpanTable) -> SpanTable:
     first = table.resource[0]
     if bool((table.resource == first).all()):
         resources = (table.resources[int(first)],)
-        return replace(table, resources=resources, resource=np.zeros(len(table), np.int32))
+        return table.with_resources(resources, np.zeros(len(table), np.int32))
     distinct, resource = np.unique(table.resource, return_inverse=True)
     used: list[int] = distinct.tolist()
     resources = tuple([table.resources[number] for number in used])
-    return replace(table, resources=resources, resource=resource.reshape(-1).astype(np.int32))
+    return table.with_resources(resources, resource.reshape(-1).astype(np.int32))

@@ -21,7 +21,7 @@ from kat_otel.per_string import PerString, text_hash
 from kat_otel.spans import SpanTable, StringTable
 from kat_otel.ttad.lanes import Lanes, alike, lanes
 
-__all__ = ["Alignment", "align", "place"]
+__all__ = ["TEXT_HASHES", "Alignment", "align", "place"]
 
 _MISSING = -1
 _MAX_DIFF = 6000
@@ -172,12 +172,13 @@ def _families(
     return of_name, families
 
 
-_HASHES = PerString(text_hash)
+TEXT_HASHES = PerString(text_hash)
+"""Of launch grids and blocks."""
 
 
 def _launch_shapes(table: SpanTable, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    grid = _HASHES.of(table.strings, table.grid[rows])
-    return grid ^ (_HASHES.of(table.strings, table.block[rows]) << np.int64(1))
+    grid = TEXT_HASHES.of(table.strings, table.grid[rows])
+    return grid ^ (TEXT_HASHES.of(table.strings, table.block[rows]) << np.int64(1))
 
 
 def _commonest(lanes: list[dict[int, tuple[NDArray[np.int64], NDArray[np.int32]]]]) -> int:

@@ -30,11 +30,15 @@ from kat_otel.ttad.loops import in_order, low_tenth, plain
 from kat_otel.ttad.meetings import Meetings
 
 __all__ = [
+    "BLOCKED_NS",
     "SLACK_NS",
+    "TO_HOST",
     "Anchors",
     "anchors",
+    "arrivals",
     "before_on_stream",
     "idle_launch_delay_ns",
+    "waits",
 ]
 
 Float = NDArray[np.float64]
@@ -43,7 +47,7 @@ Bool = NDArray[np.bool_]
 SLACK_NS = 4_000.0
 """Start within this of what was waited for: kernel-to-kernel gap plus launch jitter."""
 
-_BLOCKED_NS = 20_000.0
+BLOCKED_NS = 20_000.0
 """A synchronisation call of this length has waited; shorter ones found the work done."""
 
 _LONGEST_IDLE_DELAY_NS = 30_000.0
@@ -78,7 +82,7 @@ class Anchors:
 def anchors(table: SpanTable, features: Features, alignment: Alignment, met: Meetings) -> Anchors:
     """Finds what bound every arrival."""
     wait, first_wait = _host_waits(table, features, alignment)
-    host, synced, entry, launch, stretch, other, busy = _anchors(
+    host, synced, entry, launch, stretch, other, busy = arrivals(
         (features.present, features.launched),
         (features.start, features.end, features.duration, features.launch),
         (alignment.stream, plain(alignment.semantics)),
@@ -109,7 +113,7 @@ _TIMES = "float64[:, ::1]"
     " Tuple((float64[::1], int64[::1])), float64)",
     uses=(loops,),
 )
-def _anchors(
+def arrivals(
     flags: Any, times: Any, nodes: Any, who: Any, when: Any, waits: Any, resolution: float
 ) -> Any:
     """The arrays of :class:`Anchors`, one rank after the other.
@@ -225,15 +229,15 @@ def _host_waits(
     table: SpanTable, features: Features, alignment: Alignment
 ) -> tuple[Float, NDArray[np.int64]]:
     """Ends of the host's waits for the GPU by rank, ascending, and where each rank's begin."""
-    rows, copies = _waits(
+    rows, copies = waits(
         (plain(table.kind), plain(table.parent)),
         (plain(table.start_ns), plain(table.duration_ns)),
-        int(_BLOCKED_NS) + features.resolution_ns,
+        int(BLOCKED_NS) + features.resolution_ns,
         int(SLACK_NS),
     )
     if len(copies):
         # a copy to pageable host memory blocks its caller until the copy is done
-        copies = copies[_TO_HOST.of(table.strings, table.name[copies]) != 0]
+        copies = copies[TO_HOST.of(table.strings, table.name[copies]) != 0]
         rows = np.concatenate([rows, table.parent[copies]])
     if not len(rows):
         return np.empty(0), np.zeros(len(alignment.ranks) + 1, np.int64)
@@ -248,7 +252,8 @@ def _host_waits(
     return call_end[order] - features.shift[column], first
 
 
-_TO_HOST = PerString(lambda text: int("DtoH" in text))
+TO_HOST = PerString(lambda text: int("DtoH" in text))
+"""Whether the name of a copy says that it goes to the host."""
 
 
 def _ends(table: SpanTable, rows: NDArray[Any]) -> NDArray[np.int64]:
@@ -259,7 +264,7 @@ def _ends(table: SpanTable, rows: NDArray[Any]) -> NDArray[np.int64]:
     "UniTuple(int64[::1], 2)"
     "(Tuple((uint8[::1], int32[::1])), UniTuple(int64[::1], 2), int64, int64)"
 )
-def _waits(tree: Any, times: Any, least: int, slack: int) -> Any:
+def waits(tree: Any, times: Any, least: int, slack: int) -> Any:
     """Rows of host waits at least so long, and of copies that their launch calls outlast."""
     kind, parent = tree
     start_ns, duration_ns = times

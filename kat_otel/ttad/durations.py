@@ -24,7 +24,7 @@ from kat_otel.ttad.loops import plain
 from kat_otel.ttad.robust import leave_one_out_median, pooled_scale, t_tail
 from kat_otel.ttad.settings import Settings
 
-__all__ = ["Durations", "durations", "local_work"]
+__all__ = ["Durations", "durations", "local_work", "of_most", "totals"]
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -133,7 +133,7 @@ class Durations:
 
     @cached_property
     def _totals(self) -> tuple[Float, Float, Bool]:
-        return _totals(
+        return totals(
             self.judged,
             self._kernel,
             plain(self.expected),
@@ -163,7 +163,7 @@ class Durations:
     "Tuple((float64[::1], float64[::1], boolean[::1]))"
     "(boolean[:, ::1], boolean[::1], float64[:, ::1], float64[:, ::1], float64)"
 )
-def _totals(judged: Any, kernel: Any, expected: Any, excess: Any, least: float) -> Any:
+def totals(judged: Any, kernel: Any, expected: Any, excess: Any, least: float) -> Any:
     """By rank: what its kernels should take and what they take more, ns, and if one is large."""
     nodes, ranks = judged.shape
     base, total, large = np.zeros(ranks), np.zeros(ranks), np.zeros(ranks, np.bool_)
@@ -238,13 +238,12 @@ def _of_peers(
 
 def _same_shape(table: SpanTable, alignment: Alignment) -> Bool:
     """Spans whose grid and block equal those of most peers of the node."""
-    return _of_most(
-        plain(alignment.rows), plain(table.grid), plain(table.block), len(table.strings)
-    )
+    return of_most(plain(alignment.rows), plain(table.grid), plain(table.block), len(table.strings))
 
 
 @njit("boolean[:, ::1](int64[:, ::1], int32[::1], int32[::1], int64)")
-def _of_most(rows: Any, grid: Any, block: Any, strings: int) -> Any:
+def of_most(rows: Any, grid: Any, block: Any, strings: int) -> Any:
+    """Which spans have the grid and block of most peers of their node, bool ``(N, R)``."""
     nodes, ranks = rows.shape
     same = np.zeros((nodes, ranks), np.bool_)
     own, shape = np.empty(ranks, np.int64), np.empty(ranks, np.int64)

@@ -17,7 +17,7 @@ from kat_otel.spans import SpanTable
 from kat_otel.ttad.align import Alignment
 from kat_otel.ttad.loops import plain
 
-__all__ = ["Features", "features", "shift_clocks"]
+__all__ = ["Features", "features", "gather", "shift_clocks", "worker_steps"]
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -67,13 +67,13 @@ def features(table: SpanTable, alignment: Alignment) -> Features:
     start_ns, duration_ns = plain(table.start_ns), plain(table.duration_ns)
     resource = plain(table.resource)
     origin = int(table.start_ns.min()) if len(table) else 0
-    present, start, end, duration, launched, launch, node_kind = _gather(
+    present, start, end, duration, launched, launch, node_kind = gather(
         rows, kind, start_ns, duration_ns, plain(table.parent), origin
     )
     column = {rank: at for at, rank in enumerate(alignment.ranks.tolist())}
     # a rank without GPU work is not aligned
     column_of = np.array([column.get(r.rank, -1) for r in table.resources], np.int64)
-    begin, finish = _worker_steps(
+    begin, finish = worker_steps(
         resource, start_ns, duration_ns, column_of, len(alignment.ranks), origin
     )
     return Features(
@@ -110,7 +110,8 @@ def shift_clocks(features: Features, offset_ns: Float) -> Features:
     " float64[:, ::1], uint8[::1]))"
     "(int64[:, ::1], uint8[::1], int64[::1], int64[::1], int32[::1], int64)"
 )
-def _gather(rows: Any, kind: Any, start_ns: Any, duration_ns: Any, parent: Any, origin: int) -> Any:
+def gather(rows: Any, kind: Any, start_ns: Any, duration_ns: Any, parent: Any, origin: int) -> Any:
+    """The arrays of :class:`Features` by node and rank, from present to launch, and kind."""
     shape = rows.shape
     present = np.zeros(shape, np.bool_)
     start, end, duration = np.zeros(shape), np.zeros(shape), np.zeros(shape)
@@ -134,7 +135,7 @@ def _gather(rows: Any, kind: Any, start_ns: Any, duration_ns: Any, parent: Any, 
 
 
 @njit("UniTuple(float64[::1], 2)(int32[::1], int64[::1], int64[::1], int64[::1], int64, int64)")
-def _worker_steps(
+def worker_steps(
     resource: Any, start_ns: Any, duration_ns: Any, column_of: Any, ranks: int, origin: int
 ) -> Any:
     """First start and last end of everything a rank did in the step."""

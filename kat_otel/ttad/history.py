@@ -134,6 +134,8 @@ class Shape:
     transfers: Float
     count: int = 0
     """Steps ever remembered; the next goes to ``count % limit``."""
+    work: Any = None
+    """What its nodes are, as whoever compares them wants it: worked out once."""
     saved: tuple[int, bytes] | None = None
     """Count and bytes when it was last written down: what has not changed costs nothing."""
     _ordered: Float | None = None
@@ -200,10 +202,14 @@ class History:
                 np.empty((size, nodes, ranks)),  # memory is taken as the steps come
                 np.zeros((size, nodes)),
             )
-        self.adopt(key, shape)
         transfers = np.zeros(len(features.duration))
         transfers[met.node] = met.transfer
-        shape.add(features.duration * features.present, transfers)
+        self.add(key, shape, features.duration * features.present, transfers)
+
+    def add(self, key: Key, shape: Shape, durations: Float, transfers: Float) -> None:
+        """Adds a healthy step of a known shape; ns ``(N, R)`` and ``(N,)``."""
+        self.adopt(key, shape)
+        shape.add(durations, transfers)
 
     def expect(self, alignment: Alignment, *, mapped: bool = False) -> Expectation | None:
         """Returns what is usual for these nodes, or None where no shape is known.

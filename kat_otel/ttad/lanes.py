@@ -13,10 +13,10 @@ from kat_otel.spans import SpanTable
 from kat_otel.ttad import loops
 from kat_otel.ttad.loops import in_order, plain
 
-__all__ = ["Lanes", "alike", "lanes"]
+__all__ = ["MAX_STREAMS", "Lanes", "alike", "gpu_spans", "in_lanes", "lanes"]
 
 _ON_GPU = 6  # SpanKind.KERNEL and above
-_MAX_STREAMS = 64
+MAX_STREAMS = 64
 """Streams of a rank that are looked through one by one; a rank with more costs a sort."""
 
 
@@ -42,7 +42,7 @@ class Lanes:
 def lanes(table: SpanTable) -> Lanes:
     """Sorts the GPU spans of one step."""
     kind, resource = plain(table.kind), plain(table.resource)
-    by_resource = _gpu_spans(kind, resource, max(len(table.resources), 1))
+    by_resource = gpu_spans(kind, resource, max(len(table.resources), 1))
     of_resource = [r.rank for r in table.resources]
     counts: list[int] = by_resource.tolist()
     present = sorted({rank for rank, n in zip(of_resource, counts, strict=False) if n})
@@ -50,7 +50,7 @@ def lanes(table: SpanTable) -> Lanes:
     column = np.array([column_of.get(rank, -1) for rank in of_resource] or [-1], np.int64)
     stream, start = plain(table.stream), plain(table.start_ns)
     ranks = np.array(present, np.int32)
-    found = _lanes(kind, resource, stream, start, column, len(present), sum(counts), _MAX_STREAMS)
+    found = in_lanes(kind, resource, stream, start, column, len(present), sum(counts), MAX_STREAMS)
     if len(found[3]):
         return Lanes(ranks, *found)
     rows = np.flatnonzero(table.on_gpu)
@@ -64,7 +64,8 @@ def lanes(table: SpanTable) -> Lanes:
 
 
 @njit("int64[::1](uint8[::1], int32[::1], int64)")
-def _gpu_spans(kind: Any, resource: Any, resources: int) -> Any:
+def gpu_spans(kind: Any, resource: Any, resources: int) -> Any:
+    """Number of spans on the GPU by resource."""
     count = np.zeros(resources, np.int64)
     for row in range(len(kind)):
         if kind[row] >= _ON_GPU:
@@ -77,7 +78,7 @@ def _gpu_spans(kind: Any, resource: Any, resources: int) -> Any:
     "(uint8[::1], int32[::1], int32[::1], int64[::1], int64[::1], int64, int64, int64)",
     uses=(loops,),
 )
-def _lanes(
+def in_lanes(
     kind: Any,
     resource: Any,
     stream: Any,

@@ -22,11 +22,19 @@ from kat_otel.ttad.features import Features
 from kat_otel.ttad.loops import median, plain
 from kat_otel.verdict import Clock
 
-__all__ = ["Meetings", "clock_offsets", "meetings"]
+__all__ = [
+    "COINCIDENCE_NS",
+    "Meetings",
+    "apart",
+    "clock_offsets",
+    "in_order_of_release",
+    "meetings",
+    "parts",
+]
 
 Float = NDArray[np.float64]
 
-_COINCIDENCE_NS = 50_000.0
+COINCIDENCE_NS = 50_000.0
 """Ends of one barrier collective lie within this: exit of a ring or a tree plus clock noise."""
 
 _MIN_COMMON = 3
@@ -60,7 +68,7 @@ class Meetings:
 
 def tolerance_ns(features: Features) -> float:
     """How far apart the ends of one barrier collective may lie (ns)."""
-    return _COINCIDENCE_NS + 2 * features.resolution_ns
+    return COINCIDENCE_NS + 2 * features.resolution_ns
 
 
 def clock_offsets(features: Features, alignment: Alignment) -> tuple[Float, Clock]:
@@ -74,7 +82,7 @@ def clock_offsets(features: Features, alignment: Alignment) -> tuple[Float, Cloc
     if ranks < 2:
         return none, Clock(state="unaligned", max_offset_ns=0)
     nodes = np.flatnonzero(alignment.semantics)
-    offset, spread, common = _apart(features.present, features.end, nodes)
+    offset, spread, common = apart(features.present, features.end, nodes)
     if not common:
         return none, Clock(state="unaligned", max_offset_ns=0)
     tolerance = tolerance_ns(features)
@@ -94,7 +102,7 @@ def meetings(table: SpanTable, features: Features, alignment: Alignment) -> Meet
     unequal pairs) are no meetings: their ranks are not compared by arrival.
     """
     nodes = np.flatnonzero(alignment.semantics != Semantics.NONE.value)
-    node, part, group = _parts(
+    node, part, group = parts(
         nodes,
         alignment.rows,
         plain(table.group),
@@ -102,7 +110,7 @@ def meetings(table: SpanTable, features: Features, alignment: Alignment) -> Meet
         features.end,
         tolerance_ns(features),
     )
-    node, group, member, arrival, release, previous, elapsed, transfer = _in_order_of_release(
+    node, group, member, arrival, release, previous, elapsed, transfer = in_order_of_release(
         node, part, group, features.start, features.end
     )
     texts = {index: table.text(index) for index in set(group.tolist())}
@@ -122,14 +130,14 @@ def meetings(table: SpanTable, features: Features, alignment: Alignment) -> Meet
     "Tuple((float64[::1], float64[::1], int64))(boolean[:, ::1], float64[:, ::1], int64[::1])",
     uses=(loops,),
 )
-def _apart(present: Any, end: Any, nodes: Any) -> Any:
+def apart(present: Any, end: Any, nodes: Any) -> Any:
     """By how much each rank's ends of the nodes that all ranks have differ from the middle rank's.
 
     Returns:
         Median and median absolute deviation over these nodes, ``(R,)`` each, and their number.
     """
     ranks = end.shape[1]
-    apart = np.empty((ranks, len(nodes)))
+    differ = np.empty((ranks, len(nodes)))
     scratch = np.empty(max(ranks, len(nodes)))
     count = 0
     for node in nodes:
@@ -139,14 +147,14 @@ def _apart(present: Any, end: Any, nodes: Any) -> Any:
             scratch[rank] = end[node, rank]
         middle = median(scratch, ranks)
         for rank in range(ranks):
-            apart[rank, count] = end[node, rank] - middle
+            differ[rank, count] = end[node, rank] - middle
         count += 1
     offset, spread = np.zeros(ranks), np.zeros(ranks)
     for rank in range(ranks if count else 0):
-        scratch[:count] = apart[rank, :count]
+        scratch[:count] = differ[rank, :count]
         offset[rank] = median(scratch, count)
         for at in range(count):
-            scratch[at] = abs(apart[rank, at] - offset[rank])
+            scratch[at] = abs(differ[rank, at] - offset[rank])
         spread[rank] = median(scratch, count)
     return offset, spread, count
 
@@ -155,7 +163,7 @@ def _apart(present: Any, end: Any, nodes: Any) -> Any:
     "Tuple((int64[::1], int32[:, ::1], int32[::1]))"
     "(int64[::1], int64[:, ::1], int32[::1], boolean[:, ::1], float64[:, ::1], float64)"
 )
-def _parts(nodes: Any, rows: Any, group_of: Any, present: Any, end: Any, tolerance: float) -> Any:
+def parts(nodes: Any, rows: Any, group_of: Any, present: Any, end: Any, tolerance: float) -> Any:
     """Splits collective nodes by communicator and by coincidence of their ends.
 
     Returns:
@@ -212,7 +220,7 @@ def _parts(nodes: Any, rows: Any, group_of: Any, present: Any, end: Any, toleran
     " int64[:, ::1], float64[:, ::1], float64[::1]))"
     "(int64[::1], int32[:, ::1], int32[::1], float64[:, ::1], float64[:, ::1])"
 )
-def _in_order_of_release(node: Any, part: Any, group: Any, start: Any, end: Any) -> Any:
+def in_order_of_release(node: Any, part: Any, group: Any, start: Any, end: Any) -> Any:
     """The arrays of :class:`Meetings`, and the communicator of each."""
     count, ranks = len(node), start.shape[1]
     shape = (count, ranks)

@@ -15,14 +15,14 @@ from kat_otel.compiled import njit
 from kat_otel.ttad import loops, robust
 from kat_otel.ttad.loops import plain, select
 
-__all__ = ["TWINS"]
+__all__ = ["TWINS", "leave_one_out", "pooled_scales"]
 
 _FLOATS, _BOOLS = "float64[:, ::1]", "boolean[:, ::1]"
 _LARGEST_NS = float((1 << 40) - 1)  # as in robust.pooled_scale
 
 
 def _leave_one_out_median(values: Any, mask: Any, *, xp: Any) -> Any:  # noqa: ARG001
-    return _leave_one_out(plain(values), plain(mask))
+    return leave_one_out(plain(values), plain(mask))
 
 
 def _masked_median(values: Any, mask: Any, *, xp: Any) -> Any:  # noqa: ARG001
@@ -30,7 +30,7 @@ def _masked_median(values: Any, mask: Any, *, xp: Any) -> Any:  # noqa: ARG001
 
 
 def _pooled_scale(residuals: Any, mask: Any, group: Any, groups: int, *, xp: Any) -> Any:  # noqa: ARG001
-    return _scales(plain(residuals), plain(mask), plain(group), groups)
+    return pooled_scales(plain(residuals), plain(mask), plain(group), groups)
 
 
 TWINS: Mapping[Callable[..., Any], Callable[..., Any]] = {
@@ -42,7 +42,8 @@ TWINS: Mapping[Callable[..., Any], Callable[..., Any]] = {
 
 
 @njit(f"Tuple(({_FLOATS}, int64[:, ::1]))({_FLOATS}, {_BOOLS})", uses=(loops,))
-def _leave_one_out(values: Any, mask: Any) -> Any:
+def leave_one_out(values: Any, mask: Any) -> Any:
+    """As robust.leave_one_out_median."""
     rows, columns = values.shape
     median, others = np.zeros((rows, columns)), np.zeros((rows, columns), np.int64)
     own = np.empty(columns)
@@ -108,7 +109,8 @@ def _medians(values: Any, mask: Any) -> Any:
     f"Tuple((float64[::1], int64[::1]))({_FLOATS}, {_BOOLS}, int64[::1], int64)",
     uses=(loops,),
 )
-def _scales(residuals: Any, mask: Any, group: Any, groups: int) -> Any:
+def pooled_scales(residuals: Any, mask: Any, group: Any, groups: int) -> Any:
+    """As robust.pooled_scale."""
     rows, columns = residuals.shape
     sigma, count = np.zeros(groups), np.zeros(groups, np.int64)
     for row in range(rows):

@@ -24,6 +24,7 @@ __all__ = [
     "instance_of",
     "judgement_notes",
     "merge_clocks",
+    "notes_on",
     "source_among",
     "source_of",
     "step_of",
@@ -68,9 +69,26 @@ def _unpaired_launches(table: SpanTable) -> float:
 
 def judgement_notes(table: SpanTable, alignment: Alignment, clock: Clock) -> list[str]:
     """Returns what could not be judged in this step, as sentences."""
-    notes: list[str] = []
     world = max((r.world_size for r in table.resources), default=UNKNOWN)
-    ranks = alignment.ranks.tolist()
+    launches = _launches(plain(table.kind), plain(table.parent))
+    classes = len(np.unique(alignment.peers))
+    return notes_on(alignment.ranks.tolist(), world, clock, launches, classes)
+
+
+def notes_on(
+    ranks: Sequence[int], world: int, clock: Clock, launches: tuple[int, int, int], classes: int
+) -> list[str]:
+    """Returns the sentences of :func:`judgement_notes`.
+
+    Args:
+        ranks: who was read.
+        world: how many there are.
+        clock: how their clocks relate.
+        launches: number of launches, of spans on the GPU, and of those whose launch is known.
+        classes: of ranks that do the same work.
+    """
+    notes: list[str] = []
+    calls, work, launched = launches
     if len(ranks) == 1:
         notes.append(
             f"rank {ranks[0]} alone was read: peers are missing, so only its own repeated work "
@@ -91,13 +109,11 @@ def judgement_notes(table: SpanTable, alignment: Alignment, clock: Clock) -> lis
             f"clocks differ by up to {clock.max_offset_ns:,} ns; corrected by the ends of common "
             "collectives"
         )
-    launches, work, launched = _launches(plain(table.kind), plain(table.parent))
-    if launches and launched < work:
+    if calls and launched < work:
         notes.append(
             f"{work - launched:,} of {work:,} GPU spans have no launch record "
             "(launched before the recording began, or dropped)"
         )
-    classes = len(np.unique(alignment.peers))
     if classes > 1:
         notes.append(
             f"the ranks form {classes} classes of different work (pipeline stages or roles); "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kat_otel.otlp import link_parents
+from kat_otel.otlp import link_parents, parents_in_step
 from kat_otel.spans import Resource, SpanTable, SpanTableBuilder
 
 
@@ -58,6 +60,28 @@ def test_it_is_what_brute_force_finds(data: st.DataObject) -> None:
     resources = np.sort(rng.integers(0, workers, count)).tolist()
     table = table_of(ids, parents, traces, resources)
     assert link_parents(table).parent.tolist() == expected(table)
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_step_is_linked_the_quick_way_alike(data: st.DataObject) -> None:
+    """In whatever order the spans of its workers stand; ids of different ones may be the same."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    sizes = data.draw(st.lists(st.integers(1, 150), min_size=1, max_size=4))
+    shared = data.draw(st.booleans())
+    strangers = data.draw(st.sampled_from([0.0, 0.02, 0.5, 1.0]))
+    ids, parents, resources = list[int](), list[int](), list[int]()
+    for worker, size in enumerate(sizes):
+        own = 1 + rng.permutation(200)[:size] + (0 if shared else 1_000 * worker)
+        near = np.maximum(np.arange(size) - rng.choice([0, 1, 1, 2, 30], size), 0)
+        wanted = np.where(rng.random(size) < 0.1, 0, own[near])
+        wanted = np.where(rng.random(size) < strangers, rng.integers(1, 3_000, size), wanted)
+        ids += own.tolist()
+        parents += wanted.tolist()
+        resources += [worker] * size
+    table = table_of(ids, parents, [1] * len(ids), resources)
+    quick = parents_in_step(table.span_id, table.parent_id, [0, *accumulate(sizes)])
+    assert quick.tolist() == link_parents(table).parent.tolist()
 
 
 @pytest.mark.parametrize("depth", [3, 63, 64, 65, 500])

@@ -19,8 +19,8 @@ from tests.processor.receiving import a_log, by_grpc
 BEFORE = {  # stages that decide what becomes of the spans
     "parting a batch": ("assembler", "split_by_step"),
     "adding a rank": ("pending", "merge_ids"),
-    "putting together": ("assembler", "merge_resources"),
-    "classifying": ("judging", "classify"),
+    "putting together": ("pending", "whole_step"),
+    "classifying": ("assembled", "classify"),
     "reducing": ("leaving", "select_spans"),
     "citing": ("leaving", "cited_rows"),
     "marking": ("leaving", "mark_incidents"),
