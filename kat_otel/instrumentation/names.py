@@ -90,7 +90,6 @@ class Names:
         self.copies[:] = [
             self.strings.add(f"Memcpy {COPY_KINDS.get(kind, 'Unknown')}") for kind in range(256)
         ]
-        self.nccl = self.strings.add("NCCL")  # the domain of its ranges
         self.memset = self.strings.add("Memset (Device)")
         self._of_said = np.empty(0, np.int32)
         self._sizes = Numbers(self._add_size)

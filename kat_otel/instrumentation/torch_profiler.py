@@ -10,8 +10,10 @@ and reading the events costs far more than CUPTI.
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
 import time
+import zlib
 from collections import deque
 from typing import Any, Final
 
@@ -26,6 +28,8 @@ __all__ = ["TorchProfilerSource"]
 
 _MARK: Final = "kat_otel.step"
 _GLOO: Final = "gloo:"
+_GLOO_STREAM: Final = 1 << 16
+"""Of all of gloo's work: which of its threads does it is chance, and no two ranks' is the same."""
 _MAX_STEPS: Final = 64  # recorded and not yet taken
 
 Int64 = NDArray[np.int64]
@@ -170,7 +174,8 @@ class TorchProfilerSource:
         begin = int(marks["time_ns"][0])
         kernels, apis = np.zeros(len(work), KERNEL), np.zeros(len(callers), API)
         kernels["start"], kernels["end"] = start[work], end[work]
-        kernels["correlation"], kernels["stream"] = correlation[of_call], lane[work]
+        kernels["correlation"] = correlation[of_call]
+        kernels["stream"] = np.where(gloo[work], _GLOO_STREAM, lane[work])
         kernels["name"] = self._texts_of([_kernel_name(name) for name in names], work)
         apis["start"], apis["end"] = np.maximum(start[callers], begin), end[callers]
         apis["correlation"], apis["thread"] = correlation, thread[callers]
@@ -181,7 +186,28 @@ class TorchProfilerSource:
         markers["start"], markers["end"] = np.maximum(start[ranges], begin), end[ranges]
         markers["thread"], markers["bytes"], markers["peer"] = thread[ranges], -1, -1
         markers["name"] = self._texts_of(names, ranges)
-        return kernels, apis, markers
+        called = np.unique(of_call[gloo[work]])
+        return kernels, apis, np.concatenate([markers, self._calls(apis[called])])
+
+    def _calls(self, apis: NDArray[Any]) -> NDArray[Any]:
+        """Returns calls of gloo as ranges that name the communicator, as NCCL's do.
+
+        gloo names none; where the program has one group only, it is that.
+        """
+        group = self._only_group()
+        markers = np.zeros(len(apis) if group else 0, MARKER)
+        if group:
+            for name in ("start", "end", "thread", "name"):
+                markers[name] = apis[name]
+            markers["domain"] = self._text("gloo")
+            markers["group"], markers["bytes"], markers["peer"] = group, -1, -1
+        return markers
+
+    def _only_group(self) -> int:
+        """Returns a number for the program's process group; 0 if it has several, or none."""
+        c10d: Any = sys.modules.get("torch.distributed.distributed_c10d")
+        groups: Any = getattr(getattr(c10d, "_world", None), "pg_map", ())
+        return zlib.crc32(b"gloo") if len(groups) == 1 else 0
 
 
 def _kernel_name(name: str) -> str:

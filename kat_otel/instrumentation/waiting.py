@@ -164,8 +164,7 @@ class Waiting:
         ranges = self._like(RANGE, batch.markers)
         ranges["name"] = self._names.of(batch.strings, batch.markers["name"])
         ranges["sequence"] = UNKNOWN
-        told = self._names.of(batch.strings, batch.markers["domain"]) == self._names.nccl
-        told &= ranges["group"] != 0
+        told = ranges["group"] != 0  # only calls of collectives name a communicator
         ranges["operation"] = np.where(told, operation_of(self._names.strings, ranges["name"]), 0)
 
 

@@ -24,7 +24,7 @@ from kat_otel.ttad.history import FEW_RANKS, Expectation, History
 from kat_otel.ttad.incidents import change_incident, suspect_incident
 from kat_otel.ttad.judged import Judged
 from kat_otel.ttad.lateness import lateness
-from kat_otel.ttad.meetings import clock_offsets, meetings
+from kat_otel.ttad.meetings import clock_offsets, meetings, on_one_host
 from kat_otel.ttad.settings import Settings
 from kat_otel.ttad.stages import slow_stages
 from kat_otel.ttad.summary import (
@@ -109,7 +109,7 @@ class Detector:
         alignment = align(table, meaning)
         step = int(table.step[0]) if len(table) else -1
         measured = features(table, alignment)
-        offset, clock = clock_offsets(measured, alignment)
+        offset, clock = clock_offsets(measured, alignment, one_host=on_one_host(table))
         if offset.any():
             measured = shift_clocks(measured, offset)
         reason = abstention(table, alignment, self._settings)
@@ -213,7 +213,7 @@ class Detector:
         table, meaning = classify(table, self._settings.collectives)
         alignment = align(table, meaning)
         measured = features(table, alignment)
-        offset, _ = clock_offsets(measured, alignment)
+        offset, _ = clock_offsets(measured, alignment, one_host=on_one_host(table))
         measured = shift_clocks(measured, offset)
         into.remember(alignment, measured, meetings(table, measured, alignment))
 

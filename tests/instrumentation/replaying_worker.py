@@ -23,7 +23,6 @@ import numpy as np
 import kat_otel
 from tests.instrumentation.standin import Standin
 
-
 LEAD_NS = 100_000_000
 
 

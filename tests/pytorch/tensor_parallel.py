@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-WIDTH, LAYERS, TOKENS = 1024, 4, 64
+WIDTH, LAYERS, TOKENS = 768, 24, 64
 
 
 class Block(nn.Module):
