@@ -4,8 +4,8 @@
 
 Instrumented by the environment alone. FOLDER has ``RANK-STEP.npy`` with rows for the stand-in,
 and ``names.json``. The file BEGIN tells, when it appears, at which Unix ns to begin; all workers
-begin a step at the same time, as a group in lockstep does; step 0 is a warm-up without work. A worker says ``ready`` and ``done``,
-and ends at SIGTERM, as a server does.
+begin a step at the same time, as a group in lockstep does; step 0 is a warm-up without work. A
+worker says ``ready`` and ``done``, and ends at SIGTERM, as a server does.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ from tests.instrumentation.standin import Standin
 LEAD_NS = 100_000_000
 
 
+def say(word: str) -> None:
+    sys.stdout.write(f"{word}\n")
+    sys.stdout.flush()
+
+
 def main() -> int:
     folder, interval, begin_file = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -36,7 +41,7 @@ def main() -> int:
     cupti = Standin()
     with kat_otel.step():  # what starts capture, as an engine's warm-up does
         pass
-    print("ready", flush=True)
+    say("ready")
     while not begin_file.exists():
         time.sleep(0.01)
     begin = int(begin_file.read_text())
@@ -47,7 +52,7 @@ def main() -> int:
         with kat_otel.step():  # begun before its work, however busy the machine is
             cupti.replay(one, names, start)
             cupti.wait()
-    print("done", flush=True)
+    say("done")
     signal.pause()
     return 0
 
