@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -64,7 +63,7 @@ def test_the_rank_whose_core_is_shared_is_named(
     group = {
         "KAT_OTEL": "on",
         "KAT_CAPTURE": "torch",
-        "KAT_SAMPLE_EVERY": "1",
+        "KAT_SAMPLE_EVERY": "0",  # digests alone: of two ranks, the own history tells which
         "KAT_OVERHEAD_BUDGET": "0",  # torch.profiler costs more than one percent
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
         "WORLD_SIZE": "2",
@@ -83,14 +82,20 @@ def test_the_rank_whose_core_is_shared_is_named(
     servers.until("healthy steps", lambda: "step 199" in first.said().splitlines(), within=120)
     with busy(cores[SLOWED], 2):
         begun = time.time_ns()
-        paged = servers.until("the page", lambda: pages(servers, begun), within=150)
-    # Nobody else is blamed; that work has slowed down everywhere may be said besides.
-    assert {tuple(one["culprit"]["ranks"]) for one in paged} == {(SLOWED,)}, paged
-    assert paged[-1]["victims"] == [rank for rank in range(2) if rank != SLOWED]
+        servers.until(
+            "the slow rank", lambda: named(servers, begun).get(SLOWED, 0) >= 3, within=150
+        )
+        blamed = named(servers, begun)
+    # What slows both down alike may be said besides; no other rank is blamed.
+    assert set(blamed) == {SLOWED}, reports(servers)
     assert kat.books().lost == 0
 
 
-def pages(servers: Servers, since_ns: int) -> list[dict[str, Any]]:  # noqa: F811
-    """What would wake somebody, and names a rank."""
-    told = [one for one in reports(servers) if one["page"] and one["culprit"]["ranks"]]
-    return [one for one in told if one["first_seen"] >= since_ns]
+def named(servers: Servers, since_ns: int) -> dict[int, int]:  # noqa: F811
+    """In how many steps each rank was named, by the incidents that began since."""
+    found: dict[int, int] = {}
+    for one in reports(servers):
+        if one["first_seen"] >= since_ns:
+            for rank in one["culprit"]["ranks"]:
+                found[rank] = max(found.get(rank, 0), one["occurrences"])
+    return found
