@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,11 @@ class JoinedTable(SpanTable):
 def columns_of(tables: Sequence[SpanTable], names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Returns some columns of all tables, in one piece of memory."""
     columns = uninitialised(sum(map(len, tables)), names)
-    for name, whole in columns.items():
-        np.concatenate([getattr(table, name) for table in tables], out=whole)
+    of_table = attrgetter(*columns)
+    for whole, parts in zip(
+        columns.values(), zip(*map(of_table, tables), strict=True), strict=True
+    ):
+        np.concatenate(parts, out=whole)
     return columns
 
 

@@ -64,15 +64,11 @@ def parents_in_step(
         parent_id: ids of the parents, 0 if none.
         bounds: where the spans of each worker begin, and the end of the last.
     """
-    parent = np.full(len(span_id), NO_PARENT, np.int32)
-    trace = np.zeros(len(span_id), np.uint64)
-    ids, stretches = (trace, trace, span_id, parent_id), _stretches(np.array(bounds, np.int64))
-    if len(stretches) > 2:
-        _link_near(ids, stretches, parent, np.uint64(_SEED))
-        _link_rest(ids, parent, np.uint64(_SEED))
-    else:
-        _link(ids, stretches, parent, np.uint64(_SEED))
-    return _ending(parent)
+    stretches = _stretches(np.array(bounds, np.int64))
+    parent, deep = _linked(span_id, parent_id, stretches, np.uint64(_SEED))
+    if deep:
+        parent[_endless(parent)] = NO_PARENT
+    return parent
 
 
 def _stretches(bounds: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -259,6 +255,20 @@ def _is_deep(parent: Any, most: int) -> bool:
                 return True
             at = parent[at]
     return False
+
+
+@njit("Tuple((int32[::1], boolean))(uint64[::1], uint64[::1], int64[::1], uint64)")
+def _linked(span_id: Any, parent_id: Any, bounds: Any, seed: Any) -> Any:
+    """The parents of one trace's spans, and whether :func:`_is_deep` says so of them."""
+    parent = np.full(len(span_id), NO_PARENT, np.int32)
+    trace = np.zeros(len(span_id), np.uint64)
+    ids = (trace, trace, span_id, parent_id)
+    if len(bounds) > 2:
+        _link_near(ids, bounds, parent, seed)
+        _link_rest(ids, parent, seed)
+    else:
+        _link(ids, bounds, parent, seed)
+    return parent, _is_deep(parent, _DEEP)
 
 
 def _endless(parent: NDArray[np.int32]) -> NDArray[np.bool_]:

@@ -20,9 +20,8 @@ from kat_otel.per_string import PerString, text_hash
 from kat_otel.spans import Resource, SpanTable
 from kat_otel.ttad.align import TEXT_HASHES
 from kat_otel.ttad.anchors import BLOCKED_NS, SLACK_NS, TO_HOST
-from kat_otel.ttad.healthy_loops import DIFFERENT, HEALTHY, NEW_TEXTS, look
+from kat_otel.ttad.healthy_loops import DIFFERENT, HEALTHY, NEW_TEXTS, lanes_of_all, look
 from kat_otel.ttad.history import History, Key, Shape
-from kat_otel.ttad.lanes import MAX_STREAMS, gpu_spans, in_lanes
 from kat_otel.ttad.loops import plain
 from kat_otel.ttad.meetings import COINCIDENCE_NS
 from kat_otel.ttad.settings import Settings
@@ -35,6 +34,7 @@ _MAX_KEYS = 1 << 62
 _FAMILIES = PerString(lambda name: text_hash(family(name)))
 _NOT_IN_ORDER = np.empty((0, 0, 0))
 _look: Any = look
+_lanes_of_all: Any = lanes_of_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +124,9 @@ class ShortWay:
         if not team.comparable or not shapes or not len(table):
             return None
         kind, resource = plain(table.kind), plain(table.resource)
-        counts = gpu_spans(kind, resource, len(table.resources))
-        if not counts.all():  # a rank without work on its GPU
-            return None
-        stream, start = plain(table.stream), plain(table.start_ns)
-        *lane, lane_stream, first = in_lanes(
-            *(kind, resource, stream, start, team.column),
-            *(len(team.ranks), int(counts.sum()), MAX_STREAMS),
+        start = plain(table.start_ns)
+        *lane, lane_stream, first = _lanes_of_all(
+            kind, (resource, plain(table.stream)), start, team.column, len(team.ranks)
         )
         if not len(first):
             return None

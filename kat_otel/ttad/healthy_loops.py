@@ -21,6 +21,7 @@ from kat_otel.ttad import (
     features,
     healthy_arrivals,
     healthy_work,
+    lanes,
     lateness_loops,
     loops,
     meetings,
@@ -32,9 +33,10 @@ from kat_otel.ttad.durations import of_most
 from kat_otel.ttad.features import gather, worker_steps
 from kat_otel.ttad.healthy_arrivals import arrives_late, stretch_kinds
 from kat_otel.ttad.healthy_work import moves_slowly, takes_longer
+from kat_otel.ttad.lanes import MAX_STREAMS, gpu_spans, in_lanes
 from kat_otel.ttad.meetings import apart, in_order_of_release, parts
 
-__all__ = ["DIFFERENT", "DOUBTFUL", "HEALTHY", "NEW_TEXTS", "look"]
+__all__ = ["DIFFERENT", "DOUBTFUL", "HEALTHY", "NEW_TEXTS", "lanes_of_all", "look"]
 
 HEALTHY, DOUBTFUL, DIFFERENT, NEW_TEXTS = 0, 1, 2, 3
 """Nothing deviates; something may; another shape; there are texts that nothing is known of."""
@@ -96,6 +98,32 @@ def _rows(lane: Any, stream: Any, of_text: Any, texts: Any, shape: Any) -> Any:
                     if told ^ (grids ^ (blocks << np.int64(1))) != work[node]:
                         return rows, DIFFERENT
     return rows, HEALTHY
+
+
+@njit(
+    f"Tuple(({_LONGS}, {_LONGS}, {_INTS}, {_LONGS}))"
+    f"(uint8[::1], UniTuple({_INTS}, 2), {_LONGS}, {_LONGS}, int64)",
+    uses=(lanes, loops),
+)
+def lanes_of_all(kind: Any, columns: Any, start: Any, column: Any, ranks: int) -> Any:
+    """Sorts the GPU spans of one step, if every resource has some and none has too many streams.
+
+    Args:
+        kind: of all spans.
+        columns: resource and stream of all spans.
+        start: of all spans, ns.
+        column: of each resource.
+        ranks: how many there are.
+
+    Returns:
+        rows, begin, stream and first of :class:`lanes.Lanes`; first is empty if it cannot be done.
+    """
+    resource, stream = columns
+    counts = gpu_spans(kind, resource, len(column))
+    if counts.min() == 0:  # a rank without work on its GPU
+        none = np.zeros(0, np.int64)
+        return none, none, np.zeros(0, np.int32), none
+    return in_lanes(kind, resource, stream, start, column, ranks, counts.sum(), MAX_STREAMS)
 
 
 @njit(
