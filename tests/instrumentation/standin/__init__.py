@@ -144,7 +144,10 @@ class Standin:
         assert begun == 0
 
     def load(self, kernels: int, rate: int) -> None:
-        """Begins to emit launches and their kernels, so many a second, of 64 long names."""
+        """Begins to emit launches and their kernels, so many a second, as if this thread launched.
+
+        Their names are 64 long ones, and a collective's for every tenth.
+        """
         assert self._library.standin_load(kernels, rate) == 0
 
     def wait(self) -> None:

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -106,29 +107,33 @@ void standin_started(void) {
 
 struct load {
     uint64_t kernels, rate;
+    uint32_t thread;
 };
 
-/* A launch and its kernel, `rate` times a second, in slices of a millisecond. */
+/* A launch and its kernel, `rate` times a second, in slices of a millisecond; every tenth kernel
+ * is a collective. */
 static void *make_load(void *argument) {
     struct load load = *(struct load *)argument;
     free(argument);
-    enum { NAMES = 64 };
+    enum { NAMES = 64, COLLECTIVE, LAUNCH };
     static char texts[NAMES][200];
-    const char *names[NAMES + 1];
+    const char *names[LAUNCH + 1];
     for (int i = 0; i < NAMES; i++) {
         snprintf(texts[i], sizeof texts[i],
             "_ZN7cutlass6Kernel2I%dcutlass_80_tensorop_bf16_s16816gemm_relu_bf16_%dx%d_32x5_tn_align8"
             "EEvNT_6ParamsE_some_more_of_a_long_mangled_name_%d", i, 64 + i, 128 + i, i * 7919);
         names[i] = texts[i];
     }
-    names[NAMES] = "cudaLaunchKernel";
+    names[COLLECTIVE] = "ncclDevKernel_AllReduce_Sum_bf16_RING_LL(ncclDevKernelArgsStorage<4096ul>)";
+    names[LAUNCH] = "cudaLaunchKernel";
     int64_t start = now();
     for (uint64_t i = 0; i < load.kernels; i++) {
         int64_t at = (int64_t)(i * 1000000000ull / load.rate);
         if (i % (load.rate / 1000 + 1) == 0) sleep_until(start + at);
-        struct row launch = {.kind = 5, .name = NAMES, .start = at, .end = at + 2500,
-            .correlation = (uint32_t)i + 1, .thread = 77};
-        struct row kernel = {.kind = 10, .name = (uint32_t)(i * 2654435761u >> 16) % NAMES,
+        struct row launch = {.kind = 5, .name = LAUNCH, .start = at, .end = at + 2500,
+            .correlation = (uint32_t)i + 1, .thread = load.thread};
+        uint32_t name = i % 10 == 9 ? COLLECTIVE : (uint32_t)(i * 2654435761u >> 16) % NAMES;
+        struct row kernel = {.kind = 10, .name = name,
             .start = at + 4000, .end = at + 9000, .correlation = (uint32_t)i + 1, .stream = 7,
             .grid = {128, 1, 1}, .block = {256, 1, 1}};
         standin_emit(&launch, names, start);
@@ -137,8 +142,9 @@ static void *make_load(void *argument) {
     return NULL;
 }
 
+/* As if the calling thread launched them. */
 EXPORT int standin_load(uint64_t kernels, uint64_t rate) {
     struct load *load = malloc(sizeof *load);
-    *load = (struct load){kernels, rate};
+    *load = (struct load){kernels, rate, (uint32_t)syscall(SYS_gettid)};
     return begin(make_load, load);
 }
