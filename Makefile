@@ -20,11 +20,11 @@ test: ## all tests this machine allows, and at the end what it skipped and why
 
 test-slow: ## the tests of more than ten seconds
 	@scripts/make-venv dev
-	@$(PYTEST) -q -m slow $(ARGS)
+	@$(PYTEST) -q -m "slow and not torch" $(ARGS)
 
 test-torch: ## a real distributed PyTorch program on CPUs; installs PyTorch (5 GB) into the cache
 	@python=$$(scripts/make-torch-venv) && KAT_TORCH_PYTHON=$$python \
-	    $(PYTEST) -q -m slow tests/pytorch $(ARGS)
+	    $(PYTEST) -q -m torch tests/pytorch $(ARGS)
 
 integration: collector ## the tests against a real collector, Jaeger and Kafka
 	@scripts/make-venv dev

@@ -90,7 +90,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for report in terminalreporter.stats.get("skipped", []):
         missing[_reason(report)] += 1
     for item in terminalreporter.stats.get("deselected", []):
-        if item.get_closest_marker("slow"):
+        if item.get_closest_marker("torch"):
+            missing["tests with PyTorch: make test-torch"] += 1
+        elif item.get_closest_marker("slow"):
             missing["slow tests: make test-slow"] += 1
     if not missing:
         return
