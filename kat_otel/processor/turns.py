@@ -41,8 +41,12 @@ class Run:
     deadline: float = math.inf
 
     def has_passed(self, number: int) -> bool:
-        """Whether the turn of a step of this number has passed."""
-        return 0 <= number <= self.judged < number + _FAR
+        """Whether the turn of a step of this number has passed.
+
+        Micro-batches share a number, and each has a trace of its own: those of the step that was
+        judged last may still come.
+        """
+        return 0 <= number < self.judged < number + _FAR
 
     def note(self, number: int) -> None:
         """Notes that a step was judged.

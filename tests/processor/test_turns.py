@@ -1,15 +1,25 @@
-"""Runs of an instance do not wait for each other."""
+"""Runs of an instance do not wait for each other; micro-batches of a step are judged each."""
 
 from __future__ import annotations
 
+import itertools
+
+import numpy as np
 import pytest
 
+from kat_otel import semconv
 from kat_otel.capture import capture_nonce
 from kat_otel.config import AssemblerConfig
+from kat_otel.instrumentation.ids import described, digest_span, identified, with_digest
+from kat_otel.lmdia.recording import Group
 from kat_otel.processor.assembler import Assembler
-from kat_otel.spans import SpanTable
+from kat_otel.processor.digest_spans import DigestSpans
+from kat_otel.spans import SpanKind, SpanTable
+from tests.instrumentation.simulated import NONCE, bare, program_of, steps_of, worker_of
 
 WAIT, ORDER = 5.0, 0.5
+RANKS = 2
+GROUP = Group(program_of(RANKS), 5)
 
 
 @pytest.fixture
@@ -93,3 +103,57 @@ def test_runs_without_end_are_not_remembered(assembler, fleet, make_fleet):
     assert len(turns.waiting) == len(turns.pending) <= WAIT + 1
     assert len(list(assembler.flush())) == len(turns.records) - 100 + WAIT
     assert turns.waiting == {}
+
+
+def sent(step: int, micro: int, *, whole: bool) -> list[SpanTable]:
+    """What each rank sends of a micro-batch: its digest, or all its spans."""
+    tables: list[SpanTable] = []
+    for rank, one in enumerate(steps_of(GROUP, step)):
+        table = described(bare(one.table, micro=micro), worker_of(GROUP, rank))
+        table = with_digest(table, named=True)
+        make = identified if whole else digest_span
+        tables.append(make(table, rank, NONCE, step, micro))
+    return tables
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["digests", "whole"])
+@pytest.mark.parametrize("by_rank", [False, True])
+def test_micro_batches_of_a_step_are_judged_each(assembler, whole: bool, by_rank: bool):
+    order = list(itertools.product(range(3), range(2)))  # steps of two micro-batches each
+    batches = [[sent(step, micro, whole=whole)[rank] for step, micro in order] for rank in (0, 1)]
+    late, judged = 0, []
+    sending = (
+        [table for batch in batches for table in batch]
+        if by_rank
+        else [table for pair in zip(*batches, strict=True) for table in pair]
+    )
+    for now, table in enumerate(sending):
+        late += len(assembler.add(table, 0.01 * now).late)
+        judged += assembler.ready(0.01 * now)
+    assert late == 0
+    assert {isinstance(step.spans, DigestSpans) for step in judged} == {not whole}
+    assert [(step.step, said(step.table, semconv.MICRO)) for step in judged] == order
+    assert {step.ending for step in judged} == {"complete"}
+    assert len({step.trace for step in judged}) == len(order)
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["digests", "whole"])
+def test_a_micro_batch_is_late_when_a_later_step_was_judged_or_its_own_trace(assembler, whole):
+    first, second = sent(0, 0, whole=whole), sent(0, 1, whole=whole)
+    assembler.add(first[0], 0.0)
+    assert [step.ending for step in assembler.ready(WAIT)] == ["waited"]
+    assert len(assembler.add(first[1], WAIT).late) == 1  # of the trace that was judged
+    assert len(assembler.add(second[0], WAIT).late) == 0
+    for table in sent(1, 0, whole=whole):
+        assembler.add(table, WAIT)
+    assert list(assembler.ready(WAIT)) == []  # the second micro-batch comes before the next step
+    assert [step.step for step in assembler.ready(2 * WAIT)] == [0, 1]
+    assert len(assembler.add(sent(0, 2, whole=whole)[0], 2 * WAIT).late) == 1
+
+
+def said(table: SpanTable, key: str) -> int:
+    """What the first worker step says; 0 where it says nothing."""
+    (row, *_) = np.flatnonzero(table.kind == SpanKind.WORKER_STEP).tolist()
+    value = table.attributes[row].get(key, 0)
+    assert isinstance(value, int)
+    return value
