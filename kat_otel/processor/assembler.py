@@ -25,7 +25,7 @@ from kat_otel.processor.digest_spans import DigestSpan, digests_in
 from kat_otel.processor.ids import merge_ids
 from kat_otel.processor.pending import Ids, Pending
 from kat_otel.processor.split import StepKey, split_by_step
-from kat_otel.processor.turns import Turns
+from kat_otel.processor.turns import Run, Turns
 from kat_otel.spans import UNKNOWN, SpanTable
 from kat_otel.telemetry import Books
 
@@ -72,7 +72,7 @@ class Assembler:
         self._steps = self._spans = self._size = 0
         self._remembered = 0
         self._order: deque[StepKey] = deque()  # judged steps, as their ids were remembered
-        self._due: list[tuple[float, int, str]] = []  # a heap, with entries that are out of date
+        self._due: list[tuple[float, int, Run]] = []  # a heap, with entries that are out of date
         self._count = 0
         self._receipt = 0  # of the batch that is being taken
         self._parts: list[tuple[Pending, int]] = []  # of it: where its spans wait
@@ -111,18 +111,19 @@ class Assembler:
 
     def _add_digests(self, digests: Sequence[DigestSpan], now: float, arrivals: Arrivals) -> None:
         """Takes spans that are a rank's step each: most go straight to their step."""
-        touched: dict[str, Turns] = {}
+        touched: dict[tuple[str, int], Turns] = {}
         for span in digests:
-            name = span.key.instance
-            instance = touched.get(name)
+            name, high, _ = span.key
+            instance = touched.get((name, high))
             if instance is None:
-                instance = touched[name] = self._instance(name)
+                instance = touched[name, high] = self._instance(name)
             add = partial(self._add_digest, instance, span, now, arrivals)
             what = f"instance {name or '?'}: a digest leaves as it came"
             if self._defects.guard(add, "batches failed", what) is None:
                 arrivals.poison.append(span.taken())
-        for name, instance in touched.items():
-            self._schedule(instance, name)
+        for (_, high), instance in touched.items():
+            if high in instance.waiting:
+                self._schedule(instance.waiting[high])
 
     def _add_digest(
         self, instance: Turns, span: DigestSpan, now: float, arrivals: Arrivals
@@ -154,13 +155,11 @@ class Assembler:
 
     def _begin(self, instance: Turns, key: StepKey, number: int, now: float) -> Pending | None:
         """Returns a step that nothing came of before; None if its turn has passed."""
-        run = instance.run(key)
-        if run.has_passed(number):
+        if instance.run(key).has_passed(number):
             return None
-        return Pending(key, now, run.order, number=number)
+        return Pending(key, now, number=number)
 
     def _take_up(self, instance: Turns, pending: Pending) -> None:
-        instance.pending[pending.key] = pending
         self._steps += 1
         self._count += 1
         instance.put(pending, self._count)
@@ -197,24 +196,25 @@ class Assembler:
         arrivals.repeated += repeated
         if new:
             self._take_up(instance, pending)
+        run = instance.waiting[key.trace_hi]
         if pending.number == UNKNOWN and number != UNKNOWN:
             pending.number = number
-            instance.put_anew()
+            run.put_anew()
         if repeated < len(spans):
             self._claim(pending, arrivals)
         self._spans += pending.spans - spans_before
         self._size += pending.size - size_before
-        self._schedule(instance, key.instance)
+        self._schedule(run)
         if repeated < len(spans):
             self._parts.append((pending, len(pending.tables) - 1))
         if pending.spans > self._config.max_step_spans and not pending.complete:
-            self._cut_off(instance, pending)
+            self._cut_off(instance, run, pending)
         return True
 
-    def _cut_off(self, instance: Turns, pending: Pending) -> None:
+    def _cut_off(self, instance: Turns, run: Run, pending: Pending) -> None:
         """Judges a step as it is, and before it those whose turn comes before."""
         while pending.key in instance.pending:
-            self._forced.append(self._close(instance.next(), "limit"))
+            self._forced.append(self._close(run, "limit"))
 
     def _fold_older(self, spans: int) -> None:
         """Keeps the parts of the batch as they came, and folds those of batches before the last."""
@@ -229,22 +229,21 @@ class Assembler:
                 self._defects.guard(fold, "parts not folded", "they take more memory")
                 self._size += pending.size - before
 
-    def _schedule(self, instance: Turns, name: str) -> None:
-        """Notes when the instance's next step is due, if that has changed."""
-        deadline = self._deadline(instance, instance.next()) if instance.pending else math.inf
-        if deadline != instance.deadline:
-            instance.deadline = deadline
-            if instance.pending:
+    def _schedule(self, run: Run) -> None:
+        """Notes when the run's next step is due, if that has changed."""
+        deadline = self._deadline(run) if run.queue else math.inf
+        if deadline != run.deadline:
+            run.deadline = deadline
+            if run.queue:
                 self._count += 1
-                heapq.heappush(self._due, (deadline, self._count, name))
+                heapq.heappush(self._due, (deadline, self._count, run))
 
-    def _soonest(self) -> Turns | None:
-        """Returns the instance whose step is due next; drops entries that are out of date."""
+    def _soonest(self) -> Run | None:
+        """Returns the run whose step is due next; drops entries that are out of date."""
         while self._due:
-            deadline, _, name = self._due[0]
-            instance = self._instances.get(name)
-            if instance is not None and instance.pending and instance.deadline == deadline:
-                return instance
+            deadline, _, run = self._due[0]
+            if run.queue and run.deadline == deadline:
+                return run
             heapq.heappop(self._due)
         return None
 
@@ -257,15 +256,13 @@ class Assembler:
         return self._steps, self._spans, self._size, len(self._instances)
 
     def ready(self, now: float) -> Iterator[AssembledStep]:
-        """Yields the steps to judge now, in order within each instance.
+        """Yields the steps to judge now, in order within each run of an instance.
 
         One at a time: put together, a step takes its memory twice.
         """
         yield from self._take_forced()
-        while (instance := self._soonest()) is not None and instance.deadline <= now:
-            while instance.pending and instance.deadline <= now:
-                pending = instance.next()
-                yield self._close(pending, "complete" if pending.complete else "waited")
+        while (run := self._soonest()) is not None and run.deadline <= now:
+            yield self._close(run, "complete" if run.next().complete else "waited")
 
     def next_deadline(self) -> float:
         """Returns when :meth:`ready` has something without anything arriving; infinity if never."""
@@ -279,17 +276,17 @@ class Assembler:
         yield from self._take_forced()
         for instance in self._instances.values():
             while instance.pending:
-                pending = instance.next()
-                yield self._close(pending, "complete" if pending.complete else "shutdown")
+                run = instance.oldest()
+                yield self._close(run, "complete" if run.next().complete else "shutdown")
 
     def _take_forced(self) -> list[AssembledStep]:
         steps, self._forced = self._forced, []
         return steps
 
-    def _deadline(self, instance: Turns, pending: Pending) -> float:
+    def _deadline(self, run: Run) -> float:
+        pending = run.next()
         last = pending.first_seen + self._config.decision_wait
-        judged = instance.run(pending.key).judged
-        in_turn = pending.number <= judged + 1 and judged != UNKNOWN
+        in_turn = pending.number <= run.judged + 1 and run.judged != UNKNOWN
         patience = 0.0 if in_turn or pending.number <= 0 else self._config.order_wait
         return min(last, pending.complete_since + patience)
 
@@ -306,12 +303,13 @@ class Assembler:
     def _keep_limits(self) -> None:
         limits = self._config
         while limits.over_limit == "judge_early" and self.crowded:
-            waiting = (i.next() for i in self._instances.values() if i.pending)
-            self._forced.append(self._close(min(waiting, key=lambda p: p.first_seen), "limit"))
+            waiting = (i.oldest() for i in self._instances.values() if i.pending)
+            oldest = min(waiting, key=lambda run: run.next().first_seen)
+            self._forced.append(self._close(oldest, "limit"))
         while len(self._instances) > limits.max_instances:
             name, instance = next(iter(self._instances.items()))
             while instance.pending:
-                self._forced.append(self._close(instance.next(), "limit"))
+                self._forced.append(self._close(instance.oldest(), "limit"))
             del self._instances[name]
             for record in instance.records.values():
                 self._forget(record)
@@ -348,16 +346,15 @@ class Assembler:
     def _forget(self, record: StepRecord) -> None:
         self._remembered -= _count(record)
 
-    def _close(self, pending: Pending, ending: Ending) -> AssembledStep:
-        instance = self._instances[pending.key.instance]
-        del instance.pending[pending.key]
-        heapq.heappop(instance.queue)  # it is always the first that is closed
+    def _close(self, run: Run, ending: Ending) -> AssembledStep:
+        """Takes the next step of a run, to be judged: it is always the first that is closed."""
+        instance = self._instances[run.next().key.instance]
+        pending = instance.pop(run)
         self._steps -= 1
         self._spans -= pending.spans
         self._size -= pending.size
-        run = instance.run(pending.key)
         run.note(pending.number)
-        self._schedule(instance, pending.key.instance)
+        self._schedule(run)
         record = StepRecord(pending.ids())
         instance.records[pending.key] = record
         self._remember(pending.key, record)

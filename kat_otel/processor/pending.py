@@ -42,7 +42,6 @@ class Pending:
 
     key: StepKey
     first_seen: float
-    run_order: int
     last_seen: float = 0.0
     number: int = UNKNOWN
     group_size: int = 0

@@ -23,14 +23,30 @@ _FAR: Final = 10_000
 
 @dataclass(slots=True)
 class Run:
-    """One life of an instance: a restart has another nonce and counts its steps anew."""
+    """One life of an instance: a restart has another nonce and counts its steps anew.
 
-    order: int
+    Steps that are sent again for a capture have a nonce of their own, too, so that they are a run
+    beside the living one. Runs do not wait for each other: a stream never ends.
+
+    Attributes:
+        judged: the last step that was.
+        queue: the pending steps as a heap: the one that must be judged before all others is first.
+        deadline: when that one is due, monotonic seconds.
+    """
+
     judged: int = UNKNOWN
+    queue: list[tuple[int, float, int, Pending]] = field(
+        default_factory=list[tuple[int, float, int, Pending]]
+    )
+    deadline: float = math.inf
 
     def has_passed(self, number: int) -> bool:
-        """Whether the turn of a step of this number has passed."""
-        return 0 <= number <= self.judged < number + _FAR
+        """Whether the turn of a step of this number has passed.
+
+        Micro-batches share a number, and each has a trace of its own: those of the step that was
+        judged last may still come.
+        """
+        return 0 <= number < self.judged < number + _FAR
 
     def note(self, number: int) -> None:
         """Notes that a step was judged.
@@ -41,6 +57,19 @@ class Run:
         if number >= 0 and not self.has_passed(number):
             self.judged = number
 
+    def put(self, pending: Pending, count: int) -> None:
+        """Takes up a pending step; of equal ones the first that came goes first."""
+        heapq.heappush(self.queue, (pending.number, pending.first_seen, count, pending))
+
+    def put_anew(self) -> None:
+        """Orders the steps again, after one has learnt its number."""
+        self.queue = [(p.number, p.first_seen, n, p) for *_, n, p in self.queue]
+        heapq.heapify(self.queue)
+
+    def next(self) -> Pending:
+        """Returns the pending step that must be judged before all others."""
+        return self.queue[0][-1]
+
 
 @dataclass(slots=True)
 class Turns:
@@ -49,44 +78,42 @@ class Turns:
     Attributes:
         pending: steps under assembly.
         records: what is remembered of judged steps, the latest last.
-        runs: the instance's lives by the upper half of their trace ids, the last seen at the end.
-        runs_seen: how many there were.
-        queue: the pending steps as a heap: the one that must be judged before all others is first.
-        deadline: when that one is due, monotonic seconds.
+        waiting: the runs with steps under assembly, by the upper half of their trace ids.
+        runs: the last runs seen, by the same, the latest last.
     """
 
     pending: dict[StepKey, Pending] = field(default_factory=dict[StepKey, Pending])
     records: OrderedDict[StepKey, StepRecord] = field(
         default_factory=OrderedDict[StepKey, StepRecord]
     )
+    waiting: dict[int, Run] = field(default_factory=dict[int, Run])
     runs: OrderedDict[int, Run] = field(default_factory=OrderedDict[int, Run])
-    runs_seen: int = 0
-    queue: list[tuple[int, int, float, int, Pending]] = field(
-        default_factory=list[tuple[int, int, float, int, Pending]]
-    )
-    deadline: float = math.inf
 
     def run(self, key: StepKey) -> Run:
         """Returns the life of the instance that a step belongs to."""
-        run = self.runs.get(key.trace_hi)
-        if run is None:
-            self.runs_seen += 1
-            run = self.runs[key.trace_hi] = Run(self.runs_seen)
-            if len(self.runs) > _RUNS_REMEMBERED:
-                self.runs.popitem(last=False)
-        self.runs.move_to_end(key.trace_hi)
+        name = key.trace_hi
+        run = self.waiting.get(name) or self.runs.get(name) or Run()
+        self.runs[name] = run
+        self.runs.move_to_end(name)
+        if len(self.runs) > _RUNS_REMEMBERED:
+            self.runs.popitem(last=False)
         return run
 
     def put(self, pending: Pending, count: int) -> None:
-        """Takes up a pending step; of equal ones the first that came goes first."""
-        entry = (pending.run_order, pending.number, pending.first_seen, count, pending)
-        heapq.heappush(self.queue, entry)
+        """Takes up a pending step in its run, as the ``count``-th of all."""
+        run = self.waiting[pending.key.trace_hi] = self.run(pending.key)
+        self.pending[pending.key] = pending
+        run.put(pending, count)
 
-    def put_anew(self) -> None:
-        """Orders the steps again, after one has learnt its number."""
-        self.queue = [(p.run_order, p.number, p.first_seen, n, p) for *_, n, p in self.queue]
-        heapq.heapify(self.queue)
+    def pop(self, run: Run) -> Pending:
+        """Takes the next step of a run away, to be judged."""
+        *_, pending = heapq.heappop(run.queue)
+        self.run(pending.key)  # it was seen just now
+        del self.pending[pending.key]
+        if not run.queue:
+            del self.waiting[pending.key.trace_hi]
+        return pending
 
-    def next(self) -> Pending:
-        """Returns the pending step that must be judged before all others."""
-        return self.queue[0][-1]
+    def oldest(self) -> Run:
+        """Returns the run that has waited for longest; there must be one."""
+        return next(iter(self.waiting.values()))

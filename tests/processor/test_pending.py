@@ -27,7 +27,7 @@ def batch() -> SpanTable:
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_step_comes_back_as_it_came(batch: SpanTable, ranks: int, folded: bool) -> None:
     parts = [p for p in split_by_step(batch)[1] if p[0].trace_lo == int(batch.trace_lo[0])]
-    pending = Pending(parts[0][0], 0.0, 1)
+    pending = Pending(parts[0][0], 0.0)
     for _, rank, spans in parts[:ranks]:
         assert pending.add(spans, rank, 0.0) == 0
     for number in range(ranks if folded else 0):
@@ -44,7 +44,7 @@ def test_a_step_comes_back_as_it_came(batch: SpanTable, ranks: int, folded: bool
 def test_a_step_is_the_table_of_all_its_parts(batch: SpanTable) -> None:
     """However it is put together: the same columns, resources, parents and attributes."""
     parts = [p for p in split_by_step(batch)[1] if p[0].trace_lo == int(batch.trace_lo[0])]
-    pending = Pending(parts[0][0], 0.0, 1)
+    pending = Pending(parts[0][0], 0.0)
     for _, rank, spans in parts:
         pending.add(spans, rank, 0.0)
     whole = pending.whole()
@@ -64,7 +64,7 @@ def test_a_step_is_the_table_of_all_its_parts(batch: SpanTable) -> None:
 
 def test_a_rank_that_came_in_pieces_is_one_worker(batch: SpanTable) -> None:
     parts = [p for p in split_by_step(batch)[1] if p[0].trace_lo == int(batch.trace_lo[0])]
-    pending = Pending(parts[0][0], 0.0, 1)
+    pending = Pending(parts[0][0], 0.0)
     for _, rank, spans in parts:
         for piece in np.array_split(np.arange(len(spans)), 3):
             pending.add(spans.take(piece), rank, 0.0)
@@ -76,7 +76,7 @@ def test_a_rank_that_came_in_pieces_is_one_worker(batch: SpanTable) -> None:
 def test_folded_spans_hold_nothing_of_their_batch(batch: SpanTable) -> None:
     """One value a column is kept once, and no view keeps the batch's own memory alive."""
     (key, rank, spans), *_ = split_by_step(batch)[1]
-    pending = Pending(key, 0.0, 1)
+    pending = Pending(key, 0.0)
     pending.add(spans, rank, 0.0)
     pending.fold(0)
     (kept,) = pending.tables
