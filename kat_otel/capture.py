@@ -107,13 +107,14 @@ class Orders:
 
     Attributes:
         mode: how much to send at all.
-        sample_every: every so many steps one is sent whole (step number divisible by it); 0: none.
+        sample_every: every so many steps one is sent whole (step number divisible by it); 0: none;
+            None: the workers' own setting holds.
         poll_seconds: when to ask again.
         captures: steps to send whole beside those.
     """
 
     mode: Mode = "full"
-    sample_every: int = 0
+    sample_every: int | None = None
     poll_seconds: float = 1.0
     captures: tuple[Capture, ...] = ()
 
@@ -149,7 +150,7 @@ class Orders:
             raise DecodeError("captures is not a list")
         return Orders(
             cast(Mode, mode),
-            _number(said, "sample_every"),
+            None if said.get("sample_every") is None else _number(said, "sample_every"),
             _number(said, "poll_ms") / 1e3,
             tuple(_capture(one) for one in cast(list[Any], captures)[:64]),
         )

@@ -238,8 +238,9 @@ class ControlConfig(_PortConfig):
     mode: Literal["full", "digest", "off"] = "full"
     """What workers send: digests with sampled and asked steps, digests alone, or nothing (the
     kill switch)."""
-    sample_every: int = Field(default=0, ge=0, le=1_000_000_000)
-    """Every so many steps one is sent whole by all ranks; 1 is every step, 0 none."""
+    sample_every: int | None = Field(default=None, ge=0, le=1_000_000_000)
+    """Every so many steps one is sent whole by all ranks; 1 is every step, 0 none; null: what the
+    workers' own ``KAT_SAMPLE_EVERY`` says."""
     poll_interval: Duration = Field(default=1.0, gt=0)
     """How often workers ask."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -108,6 +110,9 @@ def test_odd_questions_are_refused(data: bytes) -> None:
     "change",
     [
         b'"mode":"loud"',
+        b'"sample_every":-1',
+        b'"sample_every":true',
+        b'"sample_every":"7"',
         b'"captures":7',
         b'"captures":[7]',
         b'"captures":[{"id":"a","recorded":[1],"next":[1,2],"reason":""}]',
@@ -117,6 +122,18 @@ def test_odd_answers_are_refused(change: bytes) -> None:
     plain = b'{"version":1,"mode":"full","sample_every":0,"poll_ms":5,"captures":[],' + change
     with pytest.raises(DecodeError):
         Orders.decode(plain + b"}")
+
+
+@pytest.mark.parametrize("every", [None, 0, 7])
+def test_orders_say_how_much_is_sampled_or_nothing_of_it(every: int | None) -> None:
+    orders = Orders(sample_every=every)
+    assert json.loads(orders.encode())["sample_every"] is every
+    assert Orders.decode(orders.encode()) == orders
+
+
+def test_orders_that_leave_sampling_out_say_nothing_of_it() -> None:
+    orders = Orders.decode(b'{"version":1,"mode":"full","poll_ms":5,"captures":[]}')
+    assert orders.sample_every is None
 
 
 def test_a_capture_wants_its_steps_only() -> None:

@@ -34,7 +34,7 @@ class Sampling:
     """Decides for one worker. Used by one thread.
 
     Args:
-        settings: mode and sampling where no orders are known.
+        settings: mode and sampling where no orders say otherwise.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -72,7 +72,9 @@ class Sampling:
         if self.mode != "full":
             return False
         orders = self._orders
-        every = self._settings.sample_every if orders is None else orders.sample_every
+        every = self._settings.sample_every
+        if orders is not None and orders.sample_every is not None:
+            every = orders.sample_every
         if every and step % every == 0:
             return True
         captures = orders.captures if orders else ()

@@ -15,6 +15,7 @@ from kat_otel.capture import CAPABILITY, ORDERS, Orders, Poll
 from kat_otel.config import AuthConfig, Config, ControlConfig, DigestsConfig
 from kat_otel.instrumentation.control import Control
 from kat_otel.instrumentation.counts import Counts
+from kat_otel.instrumentation.sampling import Sampling
 from kat_otel.instrumentation.settings import Settings
 from kat_otel.opamp import AgentToServer, CustomMessage, ServerToAgent
 from kat_otel.processor.control import ControlServer
@@ -102,6 +103,20 @@ def test_a_kill_switch_and_captures_reach_the_worker(counts: Counts, token: Path
         server.reload(config_of(mode="off"))
         control.wait_for(lambda: bool(control.orders and control.orders.mode == "off"))
     assert counts["polls:answered"] >= 3
+
+
+def test_an_answer_alone_changes_nothing_of_what_a_worker_samples(
+    counts: Counts, token: Path
+) -> None:
+    with serving() as server, polling(counts, url_of(server), token) as control:
+        control.wait_for(lambda: control.orders is not None)
+        sampling = Sampling(Settings(sample_every=3))
+        sampling.obey(control.orders)
+        assert [step for step in range(7) if sampling.whole(step)] == [0, 3, 6]
+        server.reload(config_of(sample_every=0))
+        control.wait_for(lambda: bool(control.orders and control.orders.sample_every == 0))
+        sampling.obey(control.orders)
+        assert not any(map(sampling.whole, range(7)))
 
 
 def test_a_renewed_token_is_read_again(counts: Counts, token: Path, caplog) -> None:

@@ -33,6 +33,12 @@ def test_orders_go_before_settings_while_they_hold() -> None:
     assert whole(sampling) == [0, 8, 16]
 
 
+def test_orders_that_say_nothing_of_sampling_leave_it_to_the_settings() -> None:
+    sampling = Sampling(Settings(sample_every=8))
+    sampling.obey(Orders())
+    assert whole(sampling) == [0, 8, 16]
+
+
 @pytest.mark.parametrize(
     ("settings", "orders", "budget"), [*itertools.product(("full", "digest", "off"), repeat=3)]
 )
