@@ -4,8 +4,8 @@
 
 Instrumented by the environment alone. FOLDER has ``RANK-STEP.npy`` with rows for the stand-in,
 and ``names.json``. The file BEGIN tells, when it appears, at which Unix ns to begin; all workers
-begin a step at the same time, as a group in lockstep does; step 0 is a warm-up without work. A worker says ``ready`` and ``done``,
-and ends at SIGTERM, as a server does.
+begin a step at the same time, as a group in lockstep does; step 0 is a warm-up without work. A
+worker says ``ready`` and ``done``, and ends at SIGTERM, as a server does.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> int:
     cupti = Standin()
     with kat_otel.step():  # what starts capture, as an engine's warm-up does
         pass
-    print("ready", flush=True)
+    print("ready", flush=True)  # noqa: T201
     while not begin_file.exists():
         time.sleep(0.01)
     begin = int(begin_file.read_text())
@@ -47,7 +47,7 @@ def main() -> int:
         with kat_otel.step():  # begun before its work, however busy the machine is
             cupti.replay(one, names, start)
             cupti.wait()
-    print("done", flush=True)
+    print("done", flush=True)  # noqa: T201
     signal.pause()
     return 0
 
