@@ -9,6 +9,7 @@ import sys
 import tomllib
 import venv
 import zipfile
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -90,10 +91,25 @@ def test_what_a_worker_imports_needs_numpy_and_the_otel_api_alone() -> None:
     assert set(done.stdout.split()) <= WORKER_PACKAGES
 
 
-def test_the_worker_requires_numpy_and_the_otel_api_alone() -> None:
+WORKER_DEPENDENCIES = {
+    "numpy",
+    "nvidia-ml-py",
+    "opentelemetry-api",
+    "opentelemetry-instrumentation",
+    "opentelemetry-sdk",
+    "urllib3",
+    "wrapt",
+}
+COMPILED = {"numpy", "wrapt"}
+
+
+def test_the_worker_requires_these_and_numpy_and_wrapt_alone_are_compiled() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     named = {line.partition(">=")[0] for line in project["dependencies"]}
-    assert named == {"numpy", "opentelemetry-api"}
+    assert named == WORKER_DEPENDENCIES
+    files = {name: distribution(name).files or [] for name in named}
+    assert all(files.values())
+    assert {name for name in named if any(f.suffix == ".so" for f in files[name])} == COMPILED
 
 
 def test_the_versions_of_ci_name_no_place_to_fetch_from() -> None:

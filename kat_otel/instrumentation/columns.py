@@ -15,7 +15,7 @@ from kat_otel import semconv
 from kat_otel.instrumentation.collectives import Calls, match, operation_of
 from kat_otel.instrumentation.leaving import Leaving
 from kat_otel.instrumentation.names import Names
-from kat_otel.instrumentation.nesting import Hosts, inside
+from kat_otel.instrumentation.nesting import Hosts, inside_seen
 from kat_otel.spans import COLUMNS, NO_PARENT, UNKNOWN, Resource, SpanKind, SpanTable
 from kat_otel.trees import WORKER_STEP_NAME
 
@@ -60,13 +60,16 @@ class _Rows:
         return self.own[form][rows] + self.first[of[rows]]
 
 
-def to_tables(leaving: Leaving, names: Names, lost: Sequence[int]) -> list[SpanTable]:
+def to_tables(
+    leaving: Leaving, names: Names, lost: Sequence[int], said: Mapping[int, Attributes]
+) -> list[SpanTable]:
     """Returns the spans of each step, row 0 the worker step.
 
     Args:
         leaving: their records.
         names: whose texts their names are.
         lost: records lost in each step.
+        said: attributes of ranges by the number in their records.
     """
     steps = leaving.steps
     if not steps:
@@ -75,6 +78,7 @@ def to_tables(leaving: Leaving, names: Names, lost: Sequence[int]) -> list[SpanT
     rows = _Rows(len(steps), [leaving.of_range, leaving.of_call, leaving.of_wait, leaving.of_work])
     columns = _columns(leaving, names, rows)
     met = _collectives(leaving, names, rows, columns)
+    told = _told(leaving, rows, said)
     constant = {name: _constant(name, int(rows.first[-1])) for name in COLUMNS}
     tables: list[SpanTable] = []
     for place, one in enumerate(steps):
@@ -84,9 +88,21 @@ def to_tables(leaving: Leaving, names: Names, lost: Sequence[int]) -> list[SpanT
         attributes.update(
             {row - low: {semconv.PEER: peer} for row, peer in met if low < row < high}
         )
+        attributes.update({row - low: one for row, one in told if low < row < high})
         mine = {name: columns.get(name, constant[name])[low:high] for name in COLUMNS}
         tables.append(SpanTable(names.strings, _PLACEHOLDER, attributes=attributes, **mine))
     return tables
+
+
+def _told(
+    leaving: Leaving, rows: _Rows, said: Mapping[int, Attributes]
+) -> list[tuple[int, Attributes]]:
+    """Returns row and attributes of each range that a hook said: a few a step."""
+    ranges = np.flatnonzero(leaving.ranges["said"])
+    where: list[int] = rows.whole(0, leaving.of_range, ranges).tolist()
+    numbers: list[int] = leaving.ranges["said"][ranges].tolist()
+    found = [(row, said[number]) for row, number in zip(where, numbers, strict=True)]
+    return [(row, attributes) for row, attributes in found if attributes]
 
 
 def _name_graphs(work: NDArray[Any], names: Names) -> None:
@@ -132,7 +148,7 @@ def _columns(leaving: Leaving, names: Names, rows: _Rows) -> dict[str, NDArray[A
     made = [name for name in _MADE if graphs or name not in {"graph", "graph_node"}]
     columns = _uninitialised(int(rows.first[-1]), made)
     hosts = Hosts(leaving.of_range, ranges), Hosts(leaving.of_call, calls)
-    range_parent, call_parent = inside(*hosts)
+    range_parent, call_parent = inside_seen(*hosts, ranges["said"] > 0)
     begin = np.array([one.begin for one in steps], np.int64)
     starts = [one["start"] for one in (ranges, calls, waits, work)]
     durations = [one["end"] - one["start"] for one in (ranges, calls, waits, work)]

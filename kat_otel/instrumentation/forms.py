@@ -55,6 +55,7 @@ RANGE: Final = np.dtype(
         ("sequence", "<i8"),  # of a collective; UNKNOWN before it is counted
         ("name", "<i4"),
         ("peer", "<i4"),
+        ("said", "<i4"),  # number of what a hook said (said_ranges.py); 0: seen by NVTX
         ("operation", "u1"),  # collectives.Operation
     ],
     align=True,

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from kat_otel.instrumentation.identify import Identifier
@@ -25,11 +26,16 @@ from kat_otel.instrumentation.records import Batch, Source
 from kat_otel.instrumentation.sending import Sending
 from kat_otel.instrumentation.settings import Settings
 
-__all__ = ["OrphanSource", "main"]
+__all__ = ["ENGINE", "OrphanSource", "main", "run"]
 
 logger: Final = logging.getLogger(__name__)
 
+ENGINE: Final = "native"
+"""What a server is called that has no Python and says no name of its own."""
+
 _NICENESS: Final = 5
+_STDERR: Final = 2
+_DESCRIPTORS: Final = Path("/proc/self/fd")
 
 
 class OrphanSource:
@@ -45,10 +51,10 @@ class OrphanSource:
         self._parent = parent
 
     def take(self, timeout: float) -> Batch:
-        """Returns the next batch; the one that comes after the parent's end is the last."""
+        """Returns the next batch; the first empty one after the parent's end is the last."""
         gone = self._parent != 0 and os.getppid() != self._parent
         batch = self._source.take(0.0 if gone else timeout)
-        if gone and not batch.ended:
+        if gone and not batch.ended and not batch.some:
             batch = replace(batch, ended=True)
         return batch
 
@@ -67,6 +73,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--fd", type=int, required=True, help="the shared region")
     parser.add_argument("--parent", type=int, default=0, help="the worker; 0 if it is a C++ server")
     said = parser.parse_args(arguments)
+    if not said.parent:
+        _close_others(said.fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     logging.basicConfig(
@@ -83,8 +91,8 @@ def main(arguments: Sequence[str]) -> int:
     pid = said.parent or os.getppid()
     sending = Sending(settings, source, pid=pid, environment=os.environ)
     if not said.parent:  # started by the native library: nobody else knows who the worker is
-        Identifier(settings, os.environ, sending.introduce).start(
-            lambda: from_environment(os.environ)
+        Identifier(settings, os.environ, sending.introduce, pid).start(
+            lambda: replace(from_environment(os.environ), engine=ENGINE)
         )
     sender = sending.sender
     asked = {
@@ -98,5 +106,18 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def run() -> int:
+    """The console script ``kat-otel-helper``, which native/injection.c starts; the exit code."""
+    return main(sys.argv[1:])
+
+
+def _close_others(fd: int) -> None:
+    """Closes what a C++ server left open for us: its sockets must not outlive it."""
+    for one in [int(path.name) for path in _DESCRIPTORS.iterdir()]:
+        if one > _STDERR and one != fd:
+            with suppress(OSError):  # the one that listed them is closed already
+                os.close(one)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run())

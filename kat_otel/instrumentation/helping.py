@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Final
@@ -71,6 +71,7 @@ class Helper:
         settings: of the worker.
         command: what to run; ``--fd`` and ``--parent`` are added.
         pauses: seconds before each new start after a death; as many as there may be.
+        unheard: called when it has died too often, from the watching thread.
     """
 
     def __init__(
@@ -79,11 +80,13 @@ class Helper:
         settings: Settings,
         command: Sequence[str] = _COMMAND,
         pauses: Sequence[float] = _PAUSES_S,
+        unheard: Callable[[], None] | None = None,
     ) -> None:
         self._fd = fd
         self._settings = settings
         self._command = command
         self._pauses = pauses
+        self._unheard = unheard
         self._closing = threading.Event()
         self._process = self._start()
         self.gave_up = threading.Event()
@@ -146,15 +149,25 @@ class Helper:
                 break
         logger.error("the helper process ended too often: capture is off in this process")
         self.gave_up.set()
+        if self._unheard is not None:
+            self._unheard()
 
 
-def start_helper(fd: int, settings: Settings) -> Helper | None:
-    """Starts the helper process for the shared region ``fd``; None if that is not possible."""
+def start_helper(
+    fd: int, settings: Settings, unheard: Callable[[], None] | None = None
+) -> Helper | None:
+    """Starts the helper process for the shared region ``fd``; None if that is not possible.
+
+    Args:
+        fd: of the capture.
+        settings: of the worker.
+        unheard: called if nobody reads the region any more, however often the helper is started.
+    """
     if not sys.executable:
         logger.warning("no helper process: this program does not say where its Python is")
         return None
     try:
-        return Helper(fd, settings)
+        return Helper(fd, settings, unheard=unheard)
     except OSError as error:
         logger.warning("no helper process: %s", error)
         return None

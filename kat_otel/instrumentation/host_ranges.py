@@ -9,11 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from kat_otel.errors import DecodeError
 
-__all__ = ["HostRange", "HostRanges"]
+__all__ = ["MOST_RANGES", "HostRange", "HostRanges"]
+
+MOST_RANGES: Final = 256
+"""Of one message; one with more makes no sense."""
+
+_MOST_ATTRIBUTES: Final = 16
+_LONGEST: Final = 256
+_LEAST, _MOST = -(2**63), 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +28,7 @@ class HostRange:
     """A named time of the host.
 
     Attributes:
-        name: what it did.
+        name: what it did, 256 characters at most, as texts of attributes are.
         start_ns, end_ns: Unix time.
         thread: the operating system's id.
         attributes: for its span.
@@ -63,16 +70,39 @@ class HostRanges:
             DecodeError: it is not one.
         """
         try:
+            if len(said["ranges"]) > MOST_RANGES:
+                raise ValueError(f"{len(said['ranges'])} ranges, at most {MOST_RANGES}")
             rows = tuple(
                 HostRange(
-                    str(name),
-                    int(start),
-                    int(end),
-                    int(thread),
-                    {str(k): v for k, v in attributes.items() if isinstance(v, str | int)},
+                    str(name)[:_LONGEST],
+                    _whole(start),
+                    _whole(end, int(start)),
+                    _whole(thread),
+                    _attributes(attributes),
                 )
                 for name, start, end, thread, attributes in said["ranges"]
             )
-            return HostRanges(int(said["step"]), int(said["micro"]), rows, int(said["dropped"]))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            step, micro, dropped = (_whole(said[key]) for key in ("step", "micro", "dropped"))
+            return HostRanges(step, micro, rows, dropped)
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise DecodeError(f"no host ranges: {error!r}") from error
+
+
+def _whole(value: Any, least: int = 0) -> int:
+    number = int(value)
+    if not least <= number <= _MOST:
+        raise ValueError(f"{number} is not from {least} to {_MOST}")
+    return number
+
+
+def _attributes(said: Mapping[Any, Any]) -> dict[str, str | int]:
+    """Returns texts and 64-bit numbers among what is said, the first few; others are left out."""
+    kept: dict[str, str | int] = {}
+    for key, value in said.items():
+        if len(kept) == _MOST_ATTRIBUTES:
+            break
+        if isinstance(value, str):
+            kept[str(key)[:_LONGEST]] = value[:_LONGEST]
+        elif isinstance(value, int) and _LEAST <= value <= _MOST:
+            kept[str(key)[:_LONGEST]] = value
+    return kept

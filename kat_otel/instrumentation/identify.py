@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final, cast
 from urllib.parse import unquote
 
@@ -25,6 +26,12 @@ from kat_otel.spans import UNKNOWN, Resource
 __all__ = ["Identifier", "resource_attributes", "worker_of"]
 
 logger: Final = logging.getLogger(__name__)
+
+_LATER: Final = (
+    "kat_otel.instrumentation.detector",
+    "kat_otel.instrumentation.gpu_identity",
+    "pynvml",
+)
 
 WAITS: Final = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 """Seconds before each try to reach the store: 39 in all."""
@@ -43,7 +50,11 @@ def resource_attributes(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def worker_of(
-    who: Who, shared: nonce.Shared, instance: str, environment: Mapping[str, str]
+    who: Who,
+    shared: nonce.Shared,
+    instance: str,
+    environment: Mapping[str, str],
+    pid: int | None = None,
 ) -> Worker:
     """Returns what is said of a worker.
 
@@ -52,13 +63,14 @@ def worker_of(
         shared: its nonce.
         instance: the explicit instance id, or empty.
         environment: of the process.
+        pid: the worker's, where this is another process.
     """
     attributes: dict[str, Any] = _detected(environment)
     attributes.update(_hardware(who.device, environment))
     attributes.update(who.attributes)
     attributes.update(resource_attributes(environment))
     attributes.setdefault(semconv.SERVICE_NAME, who.engine)
-    attributes["process.pid"] = os.getpid()
+    attributes["process.pid"] = os.getpid() if pid is None else pid
     attributes[semconv.ENGINE] = who.engine
     if who.version:
         attributes[semconv.ENGINE_VERSION] = who.version
@@ -117,8 +129,10 @@ class Identifier:
         settings: Settings,
         environment: Mapping[str, str],
         say: Callable[[Worker], None],
+        pid: int | None = None,
     ) -> None:
-        """Args: ``say`` is called once, from the identifier's thread."""
+        """Args: ``say`` is called once, from the identifier's thread; ``pid`` as in worker_of."""
+        self._pid = pid
         self._settings = settings
         self._environment = environment
         self._say = say
@@ -138,6 +152,9 @@ class Identifier:
         except Exception as error:  # noqa: BLE001 — the engine's state is not as we know it
             logger.warning("the engine's ranks could not be read (%r): the launcher's count", error)
             known = from_environment(self._environment)
+        for module in _LATER:  # not by our thread: a child forked meanwhile could never import it
+            with suppress(ImportError):  # said where it is missed
+                importlib.import_module(module)
         self._thread = threading.Thread(
             target=self._run, args=(known,), name="kat-otel-identify", daemon=True
         )
@@ -158,7 +175,8 @@ class Identifier:
         try:
             shared = self._shared(who)
             if shared is not None:
-                self._say(worker_of(who, shared, self._instance(who), self._environment))
+                instance, environment = self._instance(who), self._environment
+                self._say(worker_of(who, shared, instance, environment, self._pid))
         except Exception as error:  # noqa: BLE001 — a thread of ours in somebody's server
             logger.warning("who this worker is could not be said: %r; it sends nothing", error)
 
@@ -170,7 +188,7 @@ class Identifier:
     def _shared(self, who: Who) -> nonce.Shared | None:
         error: Exception | None = None
         for wait in WAITS:
-            if self._stop.wait(wait):
+            if wait and self._stop.wait(wait):  # a short program is asked once all the same
                 return None
             try:
                 return self._told(who, torch_store())

@@ -7,10 +7,11 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kat_otel.instrumentation.forms import RANGE
 from kat_otel.spans import NO_PARENT
 from kat_otel.trees import innermost_enclosing
 
-__all__ = ["Hosts", "inside"]
+__all__ = ["Hosts", "inside", "inside_seen"]
 
 Int64 = NDArray[np.int64]
 _SIDES: Final[tuple[Literal["left", "right"], ...]] = ("left", "right")
@@ -25,10 +26,15 @@ class Hosts:
     """
 
     def __init__(self, step: Int64, records: NDArray[Any]) -> None:
+        self._records = records
         self.step = step
         self.thread: Int64 = records["thread"]
         self.start: Int64 = records["start"]
         self.end: Int64 = records["end"]
+
+    def some(self, rows: Int64) -> Hosts:
+        """Returns these rows of it."""
+        return Hosts(self.step[rows], self._records[rows])
 
     def __len__(self) -> int:
         return len(self.start)
@@ -68,6 +74,27 @@ def inside(ranges: Hosts, calls: Hosts) -> tuple[Int64, Int64]:
             both[calls_found] = _outer(both, calls_found, len(lane))
         of_call[rows] = both
     return of_range, of_call
+
+
+def inside_seen(ranges: Hosts, calls: Hosts, said: NDArray[np.bool_]) -> tuple[Int64, Int64]:
+    """Returns what :func:`inside` does, where some ranges were said by a hook.
+
+    These stand in the others and in each other, but nothing that was seen stands in them: a
+    transfer goes on in the background, and what its thread does meanwhile is not part of it.
+
+    Args:
+        ranges, calls: as there.
+        said: which of the ranges were said, bool ``(ranges,)``.
+    """
+    if not said.any():
+        return inside(ranges, calls)
+    nowhere = Hosts(np.empty(0, np.int64), np.empty(0, RANGE))
+    of_range, _ = inside(ranges, nowhere)
+    seen = np.flatnonzero(~said)
+    of_seen, of_call = inside(ranges.some(seen), calls)
+    place = np.append(seen, NO_PARENT)  # the last place is NO_PARENT's
+    of_range[seen] = place[of_seen]
+    return of_range, place[of_call]
 
 
 def _lanes_of(calls: Hosts, threads: Int64) -> tuple[Int64, Int64]:

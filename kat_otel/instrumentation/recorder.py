@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from kat_otel.instrumentation.step import Step
 from kat_otel.spans import COLUMNS
 
-__all__ = ["Recorder"]
+__all__ = ["STEP_BYTES", "Recorder", "small"]
 
-_STEP_BYTES: Final = 4_096
+STEP_BYTES: Final = 4_096
 """What a step takes beside its columns: attributes, objects."""
 
 
@@ -61,8 +61,8 @@ class Recorder:
         """Keeps a step. One that goes backwards begins a new run: the steps before are let go."""
         if step.step < self._last - 1_000:
             self.clear()
-        kept = _small(step)
-        size = kept.table.nbytes + _STEP_BYTES
+        kept = small(step)
+        size = kept.table.nbytes + STEP_BYTES
         self._last = max(self._last, step.step) if self._steps else step.step
         self._steps.append((self._clock(), size, kept))
         self._size += size
@@ -84,7 +84,8 @@ class Recorder:
             self._size -= self._steps.popleft()[1]
 
 
-def _small(step: Step) -> Step:
+def small(step: Step) -> Step:
+    """Returns the step in as little memory as it can be."""
     table = step.table
     columns: dict[str, NDArray[Any]] = {}
     for name in COLUMNS:

@@ -195,6 +195,11 @@ class Batch:
     busy_ns: int = 0
     ended: bool = False
 
+    @property
+    def some(self) -> bool:
+        """Whether anything is in it: a source that has had more than fits a batch has more."""
+        return bool(self.texts) or any(len(getattr(self, name)) for name in (*KINDS, "steps"))
+
 
 class Source(Protocol):
     """Where batches come from."""

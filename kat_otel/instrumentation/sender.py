@@ -20,6 +20,7 @@ from kat_otel.digest.make import NAMES_EVERY
 from kat_otel.instrumentation.budget import LEVELS, Budget
 from kat_otel.instrumentation.control import Control
 from kat_otel.instrumentation.counts import Counts
+from kat_otel.instrumentation.early import EarlySteps
 from kat_otel.instrumentation.export import Exporter
 from kat_otel.instrumentation.ids import described, digest_span, identified, with_digest
 from kat_otel.instrumentation.outbox import Parcel
@@ -42,6 +43,7 @@ OPERATOR: Final = "operator"
 """Id of what an operator asks for by signal: the same on all ranks, so their steps meet."""
 
 _TAKE_S: Final = 0.1
+_LAST_S: Final = 0.5  # for what a source holds when the end is asked for
 _DIGEST_STEPS: Final = 64
 _DIGEST_WAIT_S: Final = 0.25
 _MAX_AGAIN: Final = 4_096
@@ -103,6 +105,7 @@ class Sender:
         self._sampling = Sampling(settings)
         self._recorder = Recorder(settings.recorder_seconds, settings.recorder_mib * 2**20)
         self._budget = Budget(settings.budget, time.monotonic)
+        self._early = EarlySteps()
         self._packer = Packer()
         self._weight = 1.0 if shares_gil else 1.0 / len(os.sched_getaffinity(0))
         self._shares_gil = shares_gil
@@ -116,6 +119,7 @@ class Sender:
         self._digests: list[bytes] = []
         self._digests_since = 0.0
         self._ended = False
+        self._more = False  # the last batch held something: the source may hold more
         self._asked = False  # an operator wants what is recorded
         self._toggles = 0
 
@@ -153,8 +157,12 @@ class Sender:
                     self._failed("batches.failed")
                     time.sleep(_TAKE_S)  # a source that always fails must not spin
             if self._ended:  # not by the source: it may hold more
-                self._guarded(self._turn, "batches.failed")
+                until = time.monotonic() + _LAST_S
+                while self._guarded(self._turn, "batches.failed") is False and self._more:
+                    if time.monotonic() >= until:
+                        break
             self._steps(self._guarded(self._maker.flush, "steps.failed") or [])
+            self._counts.add("steps.dropped", len(self._early.take()), "worker_unknown")
             self._guarded(self._flush_digests, "steps.failed")
         finally:
             self._exporter.close(drain)
@@ -166,6 +174,7 @@ class Sender:
         """Handles one batch; returns whether it was the last."""
         self._obey()
         batch = self._source.take(_TAKE_S)
+        self._more = batch.some
         steps = self._maker.add(batch)
         self._note(batch, steps)
         self._steps(steps)
@@ -227,9 +236,11 @@ class Sender:
     def _steps(self, steps: Sequence[Step]) -> None:
         worker = self._maker.worker
         if worker is None:
-            self._counts.add("steps.dropped", len(steps), "worker_unknown")
+            for step in steps:
+                gone = self._guarded(lambda one=step: self._early.add(one), "steps.failed")
+                self._counts.add("steps.dropped", gone or 0, "worker_unknown")
             return
-        for step in steps:
+        for step in (*self._early.take(), *steps) if len(self._early) else steps:
             self._guarded(lambda one=step: self._step(one, worker), "steps.failed")
 
     def _step(self, step: Step, worker: Worker) -> None:

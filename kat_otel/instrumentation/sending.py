@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Final
 
 from kat_otel.instrumentation.control import Control
@@ -58,12 +59,24 @@ class Sending:
             control,
             counts=counts,
             shares_gil=shares_gil,
-            on_tick=lambda worker, _: self._told.tick(worker),
+            on_tick=self._tick,
         )
+        self._counts = counts
+        self._counted: dict[str, int] = {}
 
     def introduce(self, worker: Worker) -> None:
         """Says who the worker is, where it cannot say it itself (C++ servers)."""
         self._maker.worker = worker
+
+    def _tick(self, worker: Worker, _: Counts) -> None:
+        self._count()
+        self._told.tick(worker)
+
+    def _count(self) -> None:
+        """Adds what the step maker has counted since the last time to what is told."""
+        for name, count in asdict(self._maker.counts).items():
+            self._counts.add("records", count - self._counted.get(name, 0), name)
+            self._counted[name] = count
 
     def run(self) -> None:
         """Sends until the worker is gone or :meth:`Sender.end` is called, and drains."""

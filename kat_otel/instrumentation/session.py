@@ -29,6 +29,7 @@ HELPER: Final = "KAT_HELPER"
 """Set to 1 in the environment of our own helper process: nothing is instrumented there."""
 
 _STEPS: Final = 2**31
+_LAST_WORD_S: Final = 1.0
 
 
 class Capturing(Protocol):
@@ -118,7 +119,7 @@ class Session:
         own = getattr(capture, "source", None)  # torch.profiler's events are Python objects
         if self._settings.where == "process" and own is None:
             helping: Any = importlib.import_module("kat_otel.instrumentation.helping")
-            return helping.start_helper(capture.fd, self._settings)
+            return helping.start_helper(capture.fd, self._settings, self._unheard)
         region: Any = importlib.import_module("kat_otel.instrumentation.region")
         sending: Any = importlib.import_module("kat_otel.instrumentation.sending")
         return sending.SendingThread(self._settings, own or region.RegionSource(capture.fd))
@@ -144,6 +145,8 @@ class Session:
         helper: Any = None
         try:
             helper = self._sent(capture)
+        except KatError as error:
+            logger.warning("nothing is sent: %s; the server runs on", error)
         finally:
             if helper is None:
                 self._capture = None
@@ -167,17 +170,31 @@ class Session:
     def stop(self) -> None:
         """Ends capture; the helper sends what it has and ends."""
         with self._lock:
-            capture, self._capture = self._capture, None
             helper, self._helper = self._helper, None
-            if self._identifier is not None:
-                self._identifier.stop()
+            identifier = self._identifier
+        if identifier is not None:
+            identifier.stop()
+            identifier.join(_LAST_WORD_S)  # its word goes through the region, which ends now
+        with self._lock:
+            capture, self._capture = self._capture, None
+        atexit.unregister(self.stop)
+        try:
+            if capture is not None:
+                capture.stop()  # first: the helper sees the end of the region and drains it
+        finally:
+            if helper is not None:
+                helper.close()
+
+    def _unheard(self) -> None:
+        """Ends capture: the helper has ended too often, and nobody reads what is recorded."""
+        with self._lock:
+            capture, self._capture = self._capture, None
         if capture is not None:
-            atexit.unregister(self.stop)
-            capture.stop()  # first: the helper sees the end of the region and drains it
-            helper.close()
+            capture.stop()
 
     def abandon(self) -> None:
         """Lets go of everything without touching it: in a forked child it is the parent's."""
+        self._lock = threading.Lock()  # a thread that is not here may have held it
         _parents.append((self._capture, self._helper))  # so that nothing of it is finalised
         self._capture = self._helper = self._identifier = None
 

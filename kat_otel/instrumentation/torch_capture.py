@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from kat_otel.instrumentation.records import Edge, StepFlag
 from kat_otel.instrumentation.settings import Settings
 from kat_otel.instrumentation.torch_profiler import TorchProfilerSource
@@ -24,12 +26,19 @@ class TorchCapture:
         self.fd = -1
         self.source = TorchProfilerSource()
         self.source.order(settings.mode)
+        self._running: tuple[int, int, int] | None = None  # step, micro-batch and thread
 
     def mark(self, step: int, micro: int, edge: Edge, flags: StepFlag) -> None:
-        """Begins or ends the recording of a step, on the thread that runs it."""
-        if edge == Edge.BEGIN:
+        """Begins or ends the recording of a step, on the thread that runs it.
+
+        One at a time: a micro-batch within it, or a step of another thread, is not recorded.
+        """
+        mark = step, micro, threading.get_native_id()
+        if edge == Edge.BEGIN and self._running is None:
             self.source.step_begin(step, micro, flags)
-        else:
+            self._running = mark
+        elif edge == Edge.END and self._running == mark:
+            self._running = None
             self.source.step_end()
 
     def say(self, message: bytes) -> None:

@@ -60,6 +60,7 @@ class TorchProfilerSource:
         self._lost = 0
         self._busy_ns = 0
         self._on = True
+        self._closed = False
         self._open: tuple[Any, Any, list[tuple[int, ...]]] | None = None
 
     def _profile(self) -> Any:
@@ -104,10 +105,11 @@ class TorchProfilerSource:
     def take(self, timeout: float) -> Batch:
         """Returns the steps that have ended since the last batch."""
         with self._ready:
-            if not self._steps and not self._texts:
+            if not self._steps and not self._texts and not self._closed:
                 self._ready.wait(timeout)
             steps, self._steps = self._steps, deque()
             texts, self._texts = self._texts, []
+            ended = self._closed and not steps and not texts
             until = time.time_ns()
             if self._open is not None:  # its operators come when it has ended
                 until = min(until, self._open[2][0][0])
@@ -126,15 +128,19 @@ class TorchProfilerSource:
             loss=Loss(records=self._lost),
             until_ns=until,
             busy_ns=self._busy_ns,
+            ended=ended,
         )
 
     def order(self, mode: str) -> None:
         """Records steps that begin from now on, unless ``mode`` is ``off``."""
-        self._on = mode != "off"
+        self._on = mode != "off" and not self._closed
 
     def close(self) -> None:
-        """Records no more steps."""
-        self._on = False
+        """Records no more steps; what has been recorded can still be taken, and is the last."""
+        with self._ready:
+            self._on = False
+            self._closed = True
+            self._ready.notify()
 
     def _text(self, text: str) -> int:
         index = self._index.get(text)

@@ -29,11 +29,13 @@ from kat_otel.instrumentation.attribution import (
 from kat_otel.instrumentation.collectives import Sequences
 from kat_otel.instrumentation.columns import to_tables
 from kat_otel.instrumentation.forms import CALL, RANGE, TRACING, WAIT, WORK, pick
+from kat_otel.instrumentation.host_ranges import HostRanges
 from kat_otel.instrumentation.leaving import LATE, LEAVES, OUTSIDE_STEPS, STAYS, Fates, choose
 from kat_otel.instrumentation.marks import Marked, Marks
 from kat_otel.instrumentation.names import MAX_TEXTS, Names
 from kat_otel.instrumentation.ranges import RangeMarks
 from kat_otel.instrumentation.records import Batch, Loss
+from kat_otel.instrumentation.said_ranges import SaidRanges
 from kat_otel.instrumentation.settings import Settings
 from kat_otel.instrumentation.step import Step
 from kat_otel.instrumentation.waiting import Waiting
@@ -65,6 +67,7 @@ class Counts:
         unfinished: launches whose GPU work was no longer waited for.
         unfit: dropped because too much waited.
         malformed: messages of the worker that make no sense.
+        unsaid: ranges that a hook saw, and for which there was no room.
     """
 
     outside: int = 0
@@ -73,6 +76,7 @@ class Counts:
     unfinished: int = 0
     unfit: int = 0
     malformed: int = 0
+    unsaid: int = 0
 
 
 class StepMaker:
@@ -93,6 +97,7 @@ class StepMaker:
         self._waiting = Waiting(self._names)
         self._marks = Marks()
         self._ranges = RangeMarks(settings.step_range) if settings.step_range else None
+        self._said = SaidRanges()
         self._sequences = Sequences()
         self._streams = Streams()
         self._links: OrderedDict[tuple[int, int], list[tuple[str, str]]] = OrderedDict()
@@ -162,6 +167,7 @@ class StepMaker:
         steps = self._close(until, set(self._marks.steps), wait=False, cut=True)
         if self._waiting.rows > MAX_WAITING // 2:
             self.counts.unfit += self._waiting.rows
+            self._said.forget(self._waiting.of(RANGE))
             for form in (WORK, CALL, RANGE, WAIT, TRACING):
                 self._waiting.keep(form, np.empty(0, form))
             self._settled = 0
@@ -192,6 +198,7 @@ class StepMaker:
         self._sequences.number(ranges[:decided])
         of_range = marks.at(ranges["thread"], ranges["start"])
         of_range[decided:] = UNDECIDED
+        self._said.attribute(ranges, of_range, marks, until)
         waits = in_order(waiting.of(WAIT))
         call_of_wait, of_wait = self._waits(waits, found, until)
         self._tracing(until)
@@ -207,7 +214,8 @@ class StepMaker:
         self.counts.unfinished += sum(missing)
         if cut:
             lost = [one + more for one, more in zip(lost, missing, strict=True)]
-        tables = to_tables(leaving, self._names, lost)
+        tables = to_tables(leaving, self._names, lost, self._said.attributes)
+        self._said.forget(pick(ranges, fate[0] != STAYS))
         marks.forget([one.serial for one in steps], until)
         records = (ranges, found.calls, waits, found.work)
         for form, one, code in zip((RANGE, CALL, WAIT, WORK), records, fate, strict=True):
@@ -261,12 +269,16 @@ class StepMaker:
             said = cast(dict[str, Any], json.loads(text))
             if "worker" in said:
                 self.worker = Worker.decode(said["worker"])
+            if "ranges" in said:
+                ranges = HostRanges.decode(said["ranges"])
+                self._waiting.put(RANGE, self._said.records(ranges, self._names))
+                self.counts.unsaid = self._said.dropped
             if "links" in said:
                 links = Links.decode(said["links"])
                 self._links.setdefault((links.step, links.micro), []).extend(links.spans)
                 while len(self._links) > _MAX_LINKS:
                     self._links.popitem(last=False)
-        except (DecodeError, TypeError, ValueError) as error:
+        except (ArithmeticError, DecodeError, RecursionError, TypeError, ValueError) as error:
             if not self.counts.malformed:
                 logger.warning("a message of the worker makes no sense: %s", error)
             self.counts.malformed += 1

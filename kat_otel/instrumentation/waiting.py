@@ -92,6 +92,11 @@ class Waiting:
         if len(records):
             _bytes(pool.more(len(records)))[:] = _bytes(records)
 
+    def put(self, form: np.dtype[Any], records: NDArray[Any]) -> None:
+        """Adds records that have their form already."""
+        if len(records):
+            _bytes(self._pools[form].more(len(records)))[:] = _bytes(records)
+
     def rename(self, old: Any, names: Names) -> None:
         """Moves what waits to another table of texts; ``old`` is the one that it has now."""
         for form in (WORK, CALL, RANGE):
@@ -163,7 +168,7 @@ class Waiting:
             return
         ranges = self._like(RANGE, batch.markers)
         ranges["name"] = self._names.of(batch.strings, batch.markers["name"])
-        ranges["sequence"] = UNKNOWN
+        ranges["sequence"], ranges["said"] = UNKNOWN, 0
         told = ranges["group"] != 0  # only calls of collectives name a communicator
         ranges["operation"] = np.where(told, operation_of(self._names.strings, ranges["name"]), 0)
 

@@ -99,7 +99,7 @@ def clock_offsets(
     nodes = np.flatnonzero(alignment.semantics)
     offset, spread, common = apart(features.present, features.end, nodes)
     if not common:
-        return none, Clock(state="aligned" if one_host else "unaligned", max_offset_ns=0)
+        return none, Clock(state="unaligned", max_offset_ns=0)
     tolerance = tolerance_ns(features)
     biggest = round(float(np.abs(offset).max()))
     if np.abs(offset).max() <= tolerance:

@@ -8,8 +8,9 @@ import sys
 import types
 import urllib.request
 
-from kat_otel.instrumentation import helper
+from kat_otel.instrumentation import helper, sending
 from kat_otel.instrumentation.records import Batch
+from kat_otel.instrumentation.tree import Counts
 from kat_otel.lmdia.recording import Group
 from tests.instrumentation.simulated import program_of, steps_of, worker_of
 
@@ -46,6 +47,7 @@ class StepMaker:
 
     def __init__(self, _: object) -> None:
         self.worker = worker_of(GROUP, 1)
+        self.counts = Counts()
 
     def add(self, batch: Batch) -> list:
         return [steps_of(GROUP, int(line))[1] for line in batch.texts]
@@ -55,8 +57,8 @@ class StepMaker:
 
 
 if __name__ == "__main__":
-    for name, stand_in in (("region", RegionSource), ("tree", StepMaker)):
-        module = types.ModuleType(name)
-        setattr(module, stand_in.__name__, stand_in)
-        sys.modules[f"kat_otel.instrumentation.{name}"] = module
+    region = types.ModuleType("region")
+    vars(region)["RegionSource"] = RegionSource
+    sys.modules["kat_otel.instrumentation.region"] = region
+    sending.StepMaker = StepMaker
     sys.exit(helper.main(sys.argv[1:]))

@@ -72,6 +72,7 @@ class Track:
         self.ordered = threading.Condition()
         self.closed = False
         self.defects: list[Exception] = []
+        self._made = 0
         self._steps: queue.SimpleQueue[Step | Batch | None] = queue.SimpleQueue()
         self._taken: list[Step] = []
         self._batch = Batch()
@@ -98,6 +99,9 @@ class Track:
 
     def add(self, _: Batch) -> list[Step]:
         steps, self._taken = self._taken, []
+        with self.ordered:
+            self._made += len(steps)
+            self.ordered.notify_all()
         return steps
 
     def flush(self) -> list[Step]:
@@ -110,6 +114,11 @@ class Track:
 
     def close(self) -> None:
         self.closed = True
+
+    def wait_taken(self, steps: int, timeout: float = 10.0) -> None:
+        """Waits until so many steps have closed."""
+        with self.ordered:
+            assert self.ordered.wait_for(lambda: self._made >= steps, timeout), self._made
 
     def wait_ordered(self, mode: str, timeout: float = 10.0) -> None:
         with self.ordered:

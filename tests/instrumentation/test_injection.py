@@ -102,7 +102,7 @@ def test_the_helper_may_be_a_module_of_a_named_python(server: Path, tmp_path: Pa
     program, out = helper(tmp_path)
     done = serve(server, tmp_path, KAT_HELPER_PYTHON=str(program))
     assert (done.returncode, done.stderr) == (0, "")
-    assert wait_for(out) == f"['-m', 'kat_otel.instrumentation.helper', '--fd'] {EXPECTED}"
+    assert wait_for(out) == f"['-P', '-m', 'kat_otel.instrumentation.helper', '--fd'] {EXPECTED}"
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,15 @@ def test_whatever_fails_is_one_line_and_the_server_serves(
     assert done.stderr.count("\n") == 1
 
 
-def test_disabled_it_does_nothing(server: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "environment",
+    [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_SDK_DISABLED": "1"}, {"KAT_MODE": "off"}],
+    ids=str,
+)
+def test_disabled_it_does_nothing(
+    server: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
     program, out = helper(tmp_path)
-    done = serve(server, tmp_path, KAT_HELPER_PYTHON=str(program), OTEL_SDK_DISABLED="true")
+    done = serve(server, tmp_path, KAT_HELPER_PYTHON=str(program), **environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, "served\n", "")
     assert not out.exists()

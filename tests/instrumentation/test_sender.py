@@ -309,6 +309,16 @@ def test_steps_of_nobody_are_counted(start) -> None:
     assert running.counts["steps.dropped:worker_unknown"] == 2
 
 
+def test_steps_wait_until_the_worker_is_known(start) -> None:
+    running = start()
+    worker, running.track.worker = running.track.worker, None
+    running.steps([1, 2])
+    running.track.wait_taken(2)
+    running.track.worker = worker
+    running.wait_for(lambda table: {1, 2} <= set(table.step.tolist()))
+    assert running.counts["steps.dropped:worker_unknown"] == 0
+
+
 def test_what_is_there_leaves_when_it_is_told_to_end(start) -> None:
     running = start()
     running.steps(range(3))

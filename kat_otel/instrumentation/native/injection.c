@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -65,19 +66,21 @@ static bool start_with_some_cupti(struct kat_outcome *outcome) {
     return false;
 }
 
-/* The helper must not be captured itself. */
+/* The helper must not be captured, nor instrument itself. */
 static char **environment_of_helper(void) {
     static const char *const without[] = {
-        "CUDA_INJECTION64_PATH=", "NVTX_INJECTION64_PATH=", "LD_PRELOAD="};
+        "CUDA_INJECTION64_PATH=", "NVTX_INJECTION64_PATH=", "LD_PRELOAD=", "KAT_HELPER="};
+    static char helper[] = "KAT_HELPER=1";
     size_t count = 0, kept = 0;
     while (environ[count]) count++;
-    char **copy = calloc(count + 1, sizeof *copy);
+    char **copy = calloc(count + 2, sizeof *copy);
     for (size_t i = 0; copy && i < count; i++) {
         bool keep = true;
         for (size_t j = 0; j < sizeof without / sizeof *without; j++)
             keep = keep && strncmp(environ[i], without[j], strlen(without[j]));
         if (keep) copy[kept++] = environ[i];
     }
+    if (copy) copy[kept] = helper;
     return copy;
 }
 
@@ -86,7 +89,7 @@ static int spawn_helper(void) {
     snprintf(fd, sizeof fd, "%d", kat_fd());
     const char *python = setting("KAT_HELPER_PYTHON");
     const char *with_python[] = {
-        python, "-m", "kat_otel.instrumentation.helper", "--fd", fd, NULL};
+        python, "-P", "-m", "kat_otel.instrumentation.helper", "--fd", fd, NULL};
     const char *by_name[] = {"kat-otel-helper", "--fd", fd, NULL};
     const char **command = *python ? with_python : by_name;
     posix_spawn_file_actions_t actions;
@@ -96,8 +99,17 @@ static int spawn_helper(void) {
     sigfillset(&all);
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, kat_fd(), kat_fd()); /* not closed at exec */
+    /* The server's output is not ours to write to, nor its pipe to be held open by us. */
+    if (kat_fd() > STDIN_FILENO)
+        posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    if (kat_fd() > STDOUT_FILENO)
+        posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
     posix_spawnattr_init(&attributes);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    short flags = POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF;
+#ifdef POSIX_SPAWN_SETSID
+    flags |= POSIX_SPAWN_SETSID; /* Ctrl-C is for the server: the helper drains after it */
+#endif
+    posix_spawnattr_setflags(&attributes, flags);
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setsigdefault(&attributes, &all);
     char **environment = environment_of_helper();
@@ -111,11 +123,18 @@ static int spawn_helper(void) {
     return error;
 }
 
+/* session.py's is_off: the kill switches, and our own helper. */
+static bool is_off(void) {
+    const char *disabled = setting("OTEL_SDK_DISABLED");
+    return !strcasecmp(disabled, "true") || !strcmp(disabled, "1") ||
+           !strcmp(setting("KAT_MODE"), "off") || !strcmp(setting("KAT_HELPER"), "1");
+}
+
 /* 1: loaded. Always: an injection that refuses would stop the server's cuInit. */
 KAT_EXPORT int InitializeInjection(void) {
     static _Atomic bool begun;
     if (atomic_exchange(&begun, true)) return 1;
-    if (!strcasecmp(setting("OTEL_SDK_DISABLED"), "true")) return 1;
+    if (is_off()) return 1;
     struct kat_outcome outcome = {0};
     if (!start_with_some_cupti(&outcome)) {
         if (outcome.code != KAT_ALREADY) /* a Python server that has the package, too */
@@ -134,6 +153,5 @@ KAT_EXPORT int InitializeInjection(void) {
         return 1;
     }
     if (!strcmp(setting("KAT_MODE"), "digest")) kat_order(MODE_DIGEST);
-    if (!strcmp(setting("KAT_MODE"), "off")) kat_order(MODE_OFF);
     return 1;
 }

@@ -52,7 +52,7 @@ class Helper:
         write("close")
 
 
-def start_helper(fd: int, settings: Any) -> Helper | None:
+def start_helper(fd: int, _settings: Any, _unheard: Any = None) -> Helper | None:
     assert fd == Capture.fd
     if os.environ.get("FAKE_NO_HELPER"):
         return None

@@ -150,7 +150,7 @@ def test_without_capture_or_helper_the_program_runs_on(programs: Programs) -> No
         """
         import sys
         broken = sys.modules["kat_otel.instrumentation.helping"]
-        def start_helper(fd, settings):
+        def start_helper(*_):
             raise OSError("no processes left")
         broken.start_helper = start_helper
         from kat_otel import step
