@@ -14,6 +14,7 @@ import numpy as np
 from kat_otel import identity, semconv
 from kat_otel.digest import digest_of, encode, names_text
 from kat_otel.fields import REST
+from kat_otel.instrumentation.pack import Packer
 from kat_otel.instrumentation.records import StepFlag
 from kat_otel.instrumentation.step import Step
 from kat_otel.instrumentation.worker import Worker
@@ -104,11 +105,13 @@ def identified(table: SpanTable, rank: int, nonce: int, step: int, micro: int) -
     )
 
 
-def digest_span(table: SpanTable, rank: int, nonce: int, step: int, micro: int) -> SpanTable:
-    """Returns the worker step alone, which says that it is all of its rank's step."""
+def digest_span(
+    packer: Packer, table: SpanTable, rank: int, nonce: int, step: int, micro: int
+) -> bytes:
+    """Returns the worker step alone, packed: it says that it is all of its rank's step."""
     said = {**table.attributes[0], semconv.SPAN_COUNT: 1}
-    alone = replace(table.take(np.array([0])), attributes={0: said})
-    return identified(alone, rank, nonce, step, micro)
+    ids = identity.worker_step_ids(nonce, step | micro << MICRO_SHIFT, rank)
+    return packer.one(replace(table, attributes={0: said}), 0, ids)
 
 
 def links_bytes(links: tuple[tuple[str, str], ...]) -> bytes:

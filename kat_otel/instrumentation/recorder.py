@@ -20,6 +20,7 @@ from kat_otel.spans import COLUMNS
 
 __all__ = ["Recorder"]
 
+_FEW: Final = 16
 _STEP_BYTES: Final = 4_096
 """What a step takes beside its columns: attributes, objects."""
 
@@ -91,7 +92,9 @@ def _small(step: Step) -> Step:
         column: NDArray[Any] = getattr(table, name)
         if column.strides == (0,) or not len(column):
             continue
-        if bool((column == column[0]).all()):
+        # Most columns that vary do so at once: the others alone are looked through.
+        few = column[:: len(column) // _FEW + 1]
+        if bool((few == column[0]).all()) and bool((column == column[0]).all()):
             columns[name] = np.broadcast_to(column[:1].copy(), column.shape)
         elif column.base is not None:  # a view may keep a larger array in memory
             columns[name] = column.copy()

@@ -247,10 +247,11 @@ class Sender:
         if self._sampling.whole(step.step):
             self._send_whole(step, worker, worker.nonce, table)
         else:
-            said = digest_span(table, worker.resource.rank, worker.nonce, step.step, step.micro)
+            rank, nonce = worker.resource.rank, worker.nonce
+            said = digest_span(self._packer, table, rank, nonce, step.step, step.micro)
             if not self._digests:
                 self._digests_since = time.monotonic()
-            self._digests.append(self._packer.one(said, 0))
+            self._digests.append(said)
             if len(self._digests) >= _DIGEST_STEPS:
                 self._flush_digests()
 
