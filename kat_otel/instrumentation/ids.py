@@ -25,6 +25,7 @@ __all__ = [
     "MICRO_SHIFT",
     "described",
     "digest_span",
+    "digested",
     "identified",
     "links_bytes",
     "with_digest",
@@ -64,7 +65,12 @@ def described(step: Step, worker: Worker) -> SpanTable:
 
 
 def with_digest(table: SpanTable, *, named: bool) -> SpanTable:
-    """Returns a described table whose worker step carries the digest of the whole.
+    """Returns a described table whose worker step carries the digest of the whole."""
+    return replace(table, attributes={**table.attributes, 0: digested(table, named=named)})
+
+
+def digested(table: SpanTable, *, named: bool) -> dict[str, AttributeValue]:
+    """Returns what the worker step says, with the digest of the whole.
 
     Args:
         table: from :func:`described`.
@@ -77,7 +83,7 @@ def with_digest(table: SpanTable, *, named: bool) -> SpanTable:
     }
     if named:
         said[semconv.DIGEST_NAMES] = names_text(digest.names)
-    return replace(table, attributes={**table.attributes, 0: said})
+    return said
 
 
 def identified(table: SpanTable, rank: int, nonce: int, step: int, micro: int) -> SpanTable:
@@ -105,13 +111,20 @@ def identified(table: SpanTable, rank: int, nonce: int, step: int, micro: int) -
     )
 
 
-def digest_span(
-    packer: Packer, table: SpanTable, rank: int, nonce: int, step: int, micro: int
-) -> bytes:
-    """Returns the worker step alone, packed: it says that it is all of its rank's step."""
-    said = {**table.attributes[0], semconv.SPAN_COUNT: 1}
+def digest_span(packer: Packer, table: SpanTable, nonce: int, micro: int, *, named: bool) -> bytes:
+    """Returns the worker step alone, packed: it says that it is all of its rank's step.
+
+    Args:
+        packer: packs it.
+        table: from :func:`described`, whose digest it carries.
+        nonce: of the instance.
+        micro: micro-batch of the step.
+        named: whether the digest says what its hashes stand for.
+    """
+    rank, step = table.resources[0].rank, int(table.step[0])
     ids = identity.worker_step_ids(nonce, step | micro << MICRO_SHIFT, rank)
-    return packer.one(replace(table, attributes={0: said}), 0, ids)
+    said = {**digested(table, named=named), semconv.SPAN_COUNT: 1}
+    return packer.one(table, 0, ids, said)
 
 
 def links_bytes(links: tuple[tuple[str, str], ...]) -> bytes:

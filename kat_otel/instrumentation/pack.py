@@ -9,7 +9,7 @@ to step. Rows with attributes (the worker step) are packed one by one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -27,7 +27,7 @@ from kat_otel.instrumentation.tails import (
     number_attribute,
     tail_of,
 )
-from kat_otel.spans import Resource, SpanKind, SpanTable
+from kat_otel.spans import AttributeValue, Resource, SpanKind, SpanTable
 from kat_otel.wire import delimited, resource_attributes, value_attribute, varint
 
 __all__ = ["MAX_REQUEST_BYTES", "Buffer", "Packer", "request"]
@@ -97,15 +97,22 @@ class Packer:
         singles = [self.one(table, row) for row in np.flatnonzero(alone).tolist()]
         yield from _lots([*singles, *(pieces or ())], limit)
 
-    def one(self, table: SpanTable, row: int, ids: SpanIds | None = None) -> bytes:
+    def one(
+        self,
+        table: SpanTable,
+        row: int,
+        ids: SpanIds | None = None,
+        attributes: Mapping[str, AttributeValue] | None = None,
+    ) -> bytes:
         """Returns one span as a field of ScopeSpans, with its attributes.
 
         Args:
             table: where it stands.
             row: which.
             ids: of the span; None: those of the table.
+            attributes: the same.
         """
-        said = table.attributes.get(row, {})
+        said = table.attributes.get(row, {}) if attributes is None else attributes
         trace_hi, trace_lo, span, parent = ids or (
             int(getattr(table, name)[row])
             for name in ("trace_hi", "trace_lo", "span_id", "parent_id")

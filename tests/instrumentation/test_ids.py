@@ -65,8 +65,9 @@ def test_steps_and_micro_batches_are_traces_of_their_own(pair: Group) -> None:
 def test_the_digest_is_of_the_whole_and_says_so_alone(pair: Group) -> None:
     step = replace(steps_of(pair, 7)[0], lost=3)
     table = with_digest(described(step, worker_of(pair, 0)), named=True)
-    packed = request(worker_of(pair, 0).resource, [digest_span(Packer(), table, 0, NONCE, 7, 0)])
-    alone = decode_traces(b"".join(packed))
+    plain = described(step, worker_of(pair, 0))
+    packed = digest_span(Packer(), plain, NONCE, 0, named=True)
+    alone = decode_traces(b"".join(request(worker_of(pair, 0).resource, [packed])))
     assert len(alone) == 1
     said = alone.attributes[0]
     assert (said[semconv.SPAN_COUNT], said[semconv.GROUP_SIZE]) == (1, 2)
