@@ -19,9 +19,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -31,8 +31,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from kat_otel.instrumentation.cupti import Capture
 from kat_otel.instrumentation.helping import Helper
@@ -58,8 +57,8 @@ def worker(seconds: float, rate: int, kernels: int, profile: str) -> dict[str, f
     standin = Standin()
     settings = Settings.read({**os.environ, "KAT_CUPTI_LIBRARY": standin.path})
     capture = Capture.start(settings)
-    resource = Resource(rank=0, world_size=1, instance="bench", device=0, host="bench")
-    capture.say(Worker(resource, 0x123456789ABCDEF, 1).encode())
+    rank = Resource(rank=0, world_size=1, instance="bench", device=0, host="bench")
+    capture.say(Worker(rank, 0x123456789ABCDEF, 1).encode())
     how = {"command": (sys.executable, "-c", PROFILED, profile)} if profile else {}
     helper = Helper(capture.fd, settings, **how)
     _until_idle(helper)  # a start costs a second, once; it is not what is measured
@@ -76,19 +75,25 @@ def worker(seconds: float, rate: int, kernels: int, profile: str) -> dict[str, f
         marking += time.thread_time_ns() - since
         if not snapshots and step * period >= WARM_S:
             snapshots.append(_seen(standin, capture, helper, marking))
-    snapshots.append(_seen(standin, capture, helper, marking))
     capture.mark(step + 1, 0, Edge.END, StepFlag.DECODE)
     standin.wait()
-    loss = capture.loss()
+    loss, first = capture.loss(), snapshots[0]
+    last = _seen(standin, capture, helper, marking)
+    before = _children_s()
     capture.stop()
-    helper.close(10.0)
-    first, last = snapshots
+    helper.close(10.0)  # drained: what it had not done by then is counted too
+    last["helper"] = 1e9 * (_children_s() - before)
     seen = {name: last[name] - first[name] for name in last}
     return seen | {"lost": loss.records + loss.buffers + loss.messages + loss.malformed}
 
 
 def _cpu_s(helper: Helper) -> float:
     return time.clock_gettime(~helper.pid << 3 | 2)  # the CPU clock of that process
+
+
+def _children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _until_idle(helper: Helper) -> None:
@@ -221,6 +226,91 @@ def whole_way(given: argparse.Namespace, every: int) -> float:
     return min(run["all"] for run in runs)
 
 
+# --- beside it -----------------------------------------------------------------------------
+
+TORCH = """
+import json, time, torch
+from torch.profiler import ProfilerActivity, profile
+a, count = torch.ones(1), 20_000
+def work():
+    for _ in range(count): torch.add(a, a, out=a)
+def cpu(what):
+    since = time.process_time(); what(); return time.process_time() - since
+torch.set_num_threads(1); work()
+best = None
+for _ in range(3):
+    plain = cpu(work)
+    p = profile(activities=[ProfilerActivity.CPU])
+    started = cpu(p.start); worked = cpu(work); stopped = cpu(p.stop)
+    since = time.process_time(); events = len(p.events()); read = time.process_time() - since
+    one = [1e9 * t / events for t in (started + worked - plain, stopped, read)]
+    if best is None or sum(one) < sum(best): best = one
+print(json.dumps([torch.__version__, events, *best]))
+"""
+
+
+class Nowhere:
+    """Encodes what the SDK hands over, and throws it away: sending would come on top."""
+
+    def export(self, spans: Any) -> Any:
+        from opentelemetry.exporter.otlp.proto.common.trace_encoder import (  # noqa: PLC0415
+            encode_spans,
+        )
+        from opentelemetry.sdk.trace.export import SpanExportResult  # noqa: PLC0415
+
+        encode_spans(spans).SerializeToString()
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        pass
+
+    def force_flush(self, _: int = 0) -> bool:
+        return True
+
+
+def by_sdk(count: int = 20_000) -> float:
+    """Ns of a span of the SDK with five attributes, batched and encoded."""
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+    provider = TracerProvider()
+    nowhere: Any = Nowhere()
+    provider.add_span_processor(BatchSpanProcessor(nowhere, max_queue_size=2 * count))
+    tracer = provider.get_tracer("bench")
+    began = time.process_time()
+    for i in range(count):
+        attributes = {"stream": 7, "correlation": i, "grid": "128,1,1", "block": "256,1,1", "d": 0}
+        tracer.start_span("gemm", start_time=1_000 + i, attributes=attributes).end(2_000 + i)
+    provider.force_flush()
+    each = 1e9 * (time.process_time() - began) / count
+    provider.shutdown()
+    return each
+
+
+def peers(torch: str, ours: float) -> None:
+    """Prints what others' ways cost; the best of three."""
+    from capture import objects  # noqa: PLC0415 - beside this file
+
+    def line(what: str, ns: float) -> None:
+        print(f"  {what:58}{ns:8.0f}   {ns / ours:5.1f}x")
+
+    print(f"others' ways, CPU time, ns a kernel, beside {ours:.0f} in all")
+    try:
+        line("a span of the SDK, batched and encoded, not sent", min(by_sdk() for _ in range(3)))
+    except ImportError:
+        print("  SDK: pip install opentelemetry-exporter-otlp-proto-common")
+    line("an object for the kernel's and the launch's record, no more", objects())
+    if not torch:
+        print("  torch.profiler: not measured; --torch PYTHON of an environment that has it")
+        return
+    run = subprocess.run([torch, "-c", TORCH], stdout=subprocess.PIPE, check=True)
+    version, events, *parts = json.loads(run.stdout)
+    line(f"torch.profiler {version}: start and record, an event", parts[0])
+    line("  stop", parts[1])
+    line(f"  events(): {events:,} objects", parts[2])
+    line("  in all, of CPU activities", sum(parts))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=10.0)
@@ -229,6 +319,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sample-every", default="100,1")
     parser.add_argument("--profile", default="", help="a file for the helper's profile")
+    parser.add_argument("--peers", action="store_true", help="measure others' ways too")
+    parser.add_argument("--torch", default="", help="a Python that has torch")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
@@ -243,8 +335,9 @@ def main() -> None:
         for every in given.sample_every.split(","):
             measure(given, int(every), f"{given.profile}.{every}")
         return
-    for every in given.sample_every.split(","):
-        whole_way(given, int(every))
+    best = [whole_way(given, int(every)) for every in given.sample_every.split(",")]
+    if given.peers:
+        peers(given.torch, best[0])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 from kat_otel import fields, semconv
@@ -72,8 +73,13 @@ def any_value(value: AttributeValue) -> bytes:
 
 def value_attribute(tag: bytes, key: str, value: AttributeValue) -> bytes:
     """Returns an attribute as the field ``tag`` of a span, a resource or a data point."""
-    pair = delimited(b"\x0a", utf8(key)) + delimited(b"\x12", any_value(value))
+    pair = _key(key) + delimited(b"\x12", any_value(value))
     return delimited(tag, pair)
+
+
+@lru_cache(maxsize=1_024)
+def _key(key: str) -> bytes:
+    return delimited(b"\x0a", utf8(key))
 
 
 def text_attribute(key: str, text: str) -> bytes:

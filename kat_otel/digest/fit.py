@@ -28,11 +28,15 @@ def fitted(digest: Digest) -> Digest:
         digest = _few_whats(digest)
     if len(digest.classes) > _MAX_TABLE:
         digest = _few_classes(digest, _MAX_TABLE)
-    while _size(digest) > MAX_BYTES and digest.time.shape[1] > 1:
+    size = _size(digest)
+    while size > MAX_BYTES and digest.time.shape[1] > 1:
         digest = _half_positions(digest)
-    excess = _size(digest) - MAX_BYTES
+        size = _size(digest)
+    excess = size - MAX_BYTES
+    if excess <= 0:
+        return digest
     cost = 4 + 6 * digest.time.shape[1]
-    if excess > 0 and len(digest.classes) > _FEW_CLASSES:
+    if len(digest.classes) > _FEW_CLASSES:
         keep = max(_FEW_CLASSES, len(digest.classes) - 1 - excess // cost)
         digest = _few_classes(digest, keep)
     if _size(digest) > MAX_BYTES:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from kat_otel.digest.form import COPY_DIRECTIONS, MAX_POSITIONS, WHAT, Digest, c
 from kat_otel.digest.wire import encode
 from kat_otel.kernels import Semantics, family, semantics
 from kat_otel.per_string import PerString
-from kat_otel.spans import NO_PARENT, SpanKind, SpanTable
+from kat_otel.spans import NO_PARENT, SpanKind, SpanTable, StringTable
 
 __all__ = ["NAMES_EVERY", "digest_of", "names_text", "with_digests"]
 
@@ -54,8 +56,11 @@ def digest_of(table: SpanTable, rows: NDArray[Any] | None = None) -> Digest:
     start = table.start_ns[gpu]
     # The host's order is the program's, the same on all ranks; nodes of a graph go by start.
     known = bool((launched >= 0).all())
-    order = np.lexsort((start, launched)) if known else np.argsort(start, kind="stable")
-    gpu, launched = gpu[order], launched[order]
+    by = launched if known else start
+    # GPU work mostly stands in the order of its launches already; equal ones go by start.
+    if not bool((by[1:] > by[:-1]).all()):
+        order = np.lexsort((start, launched)) if known else np.argsort(start, kind="stable")
+        gpu, launched = gpu[order], launched[order]
     kernels = _Names(table, gpu)
     collective = kernels.semantics > 0
     met = gpu[collective]
@@ -148,16 +153,55 @@ class _Names:
 
     def __init__(self, table: SpanTable, gpu: Int64) -> None:
         used, place = _distinct(table.name[gpu])
-        told = [_told(table.strings[int(i)]) for i in used]
-        columns = np.array([t[:3] for t in told], np.int64).reshape(-1, 3)
-        self.hashes, kind = np.unique(columns[:, 0], return_inverse=True)
-        self.kind: Int64 = kind.reshape(-1)[place]
-        meaning, kinds = columns[place, 1], table.kind[gpu]
+        known = _known(table.strings, used)
+        self.hashes, self.texts = known.hashes, known.texts
+        self.kind: Int64 = known.kind[place]
+        meaning, kinds = known.semantics[place], table.kind[gpu]
         meaning[(kinds == _MEMCPY) | (kinds == _MEMSET)] = 0
         meaning[(kinds == _COLLECTIVE) & (meaning == 0)] = Semantics.BARRIER
         self.semantics: Int64 = meaning
-        self.directions: Int64 = columns[place, 2]
-        self.texts = {t[0]: t[3] for t in told}
+        self.directions: Int64 = known.directions[place]
+
+
+class _Known(NamedTuple):
+    """What a step's distinct names say, by their place.
+
+    Attributes:
+        hashes: of the distinct families, ascending.
+        kind: which of ``hashes`` each name has.
+        semantics, directions: of each name.
+        texts: what the hashes stand for.
+    """
+
+    hashes: Int64
+    kind: Int64
+    semantics: Int64
+    directions: Int64
+    texts: Mapping[int, str]
+
+
+_KNOWN: Final[OrderedDict[tuple[int, bytes], tuple[StringTable, _Known]]] = OrderedDict()
+_MOST_KNOWN: Final = 64
+_knowing: Final = threading.Lock()
+
+
+def _known(strings: StringTable, used: Int64) -> _Known:
+    """Returns what names say: steps launch the same kernels again and again."""
+    key = id(strings), used.tobytes()
+    with _knowing:
+        table, known = _KNOWN.get(key, (None, None))
+    if known is not None and table is strings:
+        return known
+    told = [_told(strings[int(i)]) for i in used]
+    columns = np.array([t[:3] for t in told], np.int64).reshape(-1, 3)
+    hashes, kind = np.unique(columns[:, 0], return_inverse=True)
+    texts = {t[0]: t[3] for t in told}
+    known = _Known(hashes, kind.reshape(-1), columns[:, 1], columns[:, 2], texts)
+    with _knowing:  # the table is held on to: another's id must not be taken for its
+        _KNOWN[key] = strings, known
+        while len(_KNOWN) > _MOST_KNOWN:
+            _KNOWN.popitem(last=False)
+    return known
 
 
 def _distinct(index: NDArray[Any]) -> tuple[Int64, Int64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ __all__ = ["decode", "decode_checked", "encode", "read_headers"]
 
 _MAGIC: Final = 0x444B  # "KD"
 _SIGNED: Final = ("start_ns", "duration_ns", "gap_ns", "gap_max_ns", "sync_ns", "blocks")
+_COUNTED: Final = ("resolution_ns", "kernels", "dropped", "launches")
 _MAX_SHIFT: Final = 30
 _OTHER_VERSION: Final = (
     f"digest of version {{version}}, version {VERSION} is known: run workers and processor of the "
@@ -44,31 +46,31 @@ def encode(digest: Digest) -> bytes:
     leads = bool((digest.lead >= 0).any())
     shorts = (digest.copy_ns, digest.spent, digest.lead, digest.time, digest.longest, digest.count)
     copy_ns, spent, lead, time, longest, count = _packed(shorts)
-    header = np.zeros((), HEADER)
     shift = min(max(0, int(digest.ends.max(initial=0)).bit_length() - 32), _MAX_SHIFT)
-    said: dict[str, Any] = {
-        "magic": _MAGIC,
-        "version": VERSION,
-        "positions": digest.time.shape[1],
-        "classes": len(digest.classes),
-        "whats": len(digest.whats),
-        "end_shift": shift,
-        "leads": leads,
-        "records": len(digest.ends),
-        "copies": np.minimum(digest.copies, 0xFFFFFFFF),
-        "copy_ns": copy_ns,
-    }
-    for name in ("merged", "other_classes", "gap_at"):
-        said[name] = min(getattr(digest, name), 0xFFFF)
-    for name in ("order", "resolution_ns", "kernels", "dropped", "launches"):
-        said[name] = min(getattr(digest, name), 0xFFFFFFFF)
-    for name in (*_SIGNED, "copy_bytes"):
-        said[name] = getattr(digest, name)
-    for name, value in said.items():
-        header[name] = value
+    header = _HEADER.pack(
+        _MAGIC,
+        VERSION,
+        digest.time.shape[1],
+        len(digest.classes),
+        len(digest.whats),
+        shift,
+        leads,
+        len(digest.ends),
+        *(min(number, 0xFFFF) for number in (digest.merged, digest.other_classes, digest.gap_at)),
+        min(digest.order, 0xFFFFFFFF),
+        digest.start_ns,
+        digest.duration_ns,
+        *(min(getattr(digest, name), 0xFFFFFFFF) for name in _COUNTED),
+        digest.gap_ns,
+        digest.gap_max_ns,
+        digest.sync_ns,
+        digest.blocks,
+        *np.minimum(digest.copies, 0xFFFFFFFF).tolist(),
+        *digest.copy_bytes.tolist(),
+        *copy_ns.tolist(),
+    )
     lead = np.where(digest.lead >= 0, lead, NO_LEAD).astype("<u2")
     parts = (
-        header,
         digest.whats.astype(WHAT),
         digest.classes.astype("<u4"),
         np.clip(digest.ends >> shift, 0, 0xFFFFFFFF).astype("<u4"),
@@ -79,14 +81,15 @@ def encode(digest: Digest) -> bytes:
         longest,
         count,
     )
-    return b"".join(part.tobytes() for part in parts)
+    return b"".join((header, *(part.tobytes() for part in parts)))
 
 
 def _packed(columns: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
     """Returns :func:`pack_short` of each, flat: of all at once, for a step's columns are short."""
     flat = [column.reshape(-1) for column in columns]
     whole = pack_short(np.concatenate(flat)).astype("<u2", copy=False)
-    return np.split(whole, np.cumsum([len(column) for column in flat[:-1]]))
+    ends = list(accumulate(map(len, flat)))
+    return [whole[low:high] for low, high in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 class _Header(NamedTuple):

@@ -14,6 +14,7 @@ import numpy as np
 from kat_otel import identity, semconv
 from kat_otel.digest import digest_of, encode, names_text
 from kat_otel.fields import REST
+from kat_otel.instrumentation.pack import Packer
 from kat_otel.instrumentation.records import StepFlag
 from kat_otel.instrumentation.step import Step
 from kat_otel.instrumentation.worker import Worker
@@ -24,6 +25,7 @@ __all__ = [
     "MICRO_SHIFT",
     "described",
     "digest_span",
+    "digested",
     "identified",
     "links_bytes",
     "with_digest",
@@ -63,7 +65,12 @@ def described(step: Step, worker: Worker) -> SpanTable:
 
 
 def with_digest(table: SpanTable, *, named: bool) -> SpanTable:
-    """Returns a described table whose worker step carries the digest of the whole.
+    """Returns a described table whose worker step carries the digest of the whole."""
+    return replace(table, attributes={**table.attributes, 0: digested(table, named=named)})
+
+
+def digested(table: SpanTable, *, named: bool) -> dict[str, AttributeValue]:
+    """Returns what the worker step says, with the digest of the whole.
 
     Args:
         table: from :func:`described`.
@@ -76,7 +83,7 @@ def with_digest(table: SpanTable, *, named: bool) -> SpanTable:
     }
     if named:
         said[semconv.DIGEST_NAMES] = names_text(digest.names)
-    return replace(table, attributes={**table.attributes, 0: said})
+    return said
 
 
 def identified(table: SpanTable, rank: int, nonce: int, step: int, micro: int) -> SpanTable:
@@ -104,11 +111,20 @@ def identified(table: SpanTable, rank: int, nonce: int, step: int, micro: int) -
     )
 
 
-def digest_span(table: SpanTable, rank: int, nonce: int, step: int, micro: int) -> SpanTable:
-    """Returns the worker step alone, which says that it is all of its rank's step."""
-    said = {**table.attributes[0], semconv.SPAN_COUNT: 1}
-    alone = replace(table.take(np.array([0])), attributes={0: said})
-    return identified(alone, rank, nonce, step, micro)
+def digest_span(packer: Packer, table: SpanTable, nonce: int, micro: int, *, named: bool) -> bytes:
+    """Returns the worker step alone, packed: it says that it is all of its rank's step.
+
+    Args:
+        packer: packs it.
+        table: from :func:`described`, whose digest it carries.
+        nonce: of the instance.
+        micro: micro-batch of the step.
+        named: whether the digest says what its hashes stand for.
+    """
+    rank, step = table.resources[0].rank, int(table.step[0])
+    ids = identity.worker_step_ids(nonce, step | micro << MICRO_SHIFT, rank)
+    said = {**digested(table, named=named), semconv.SPAN_COUNT: 1}
+    return packer.one(table, 0, ids, said)
 
 
 def links_bytes(links: tuple[tuple[str, str], ...]) -> bytes:

@@ -9,7 +9,7 @@ to step. Rows with attributes (the worker step) are packed one by one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from kat_otel import semconv
 from kat_otel.fields import REST
+from kat_otel.identity import SpanIds
 from kat_otel.instrumentation.tails import (
     KEY_OF,
     NUMBERS,
@@ -26,7 +27,7 @@ from kat_otel.instrumentation.tails import (
     number_attribute,
     tail_of,
 )
-from kat_otel.spans import Resource, SpanKind, SpanTable
+from kat_otel.spans import AttributeValue, Resource, SpanKind, SpanTable
 from kat_otel.wire import delimited, resource_attributes, value_attribute, varint
 
 __all__ = ["MAX_REQUEST_BYTES", "Buffer", "Packer", "request"]
@@ -96,14 +97,31 @@ class Packer:
         singles = [self.one(table, row) for row in np.flatnonzero(alone).tolist()]
         yield from _lots([*singles, *(pieces or ())], limit)
 
-    def one(self, table: SpanTable, row: int) -> bytes:
-        """Returns one span as a field of ScopeSpans, with its attributes."""
-        said = table.attributes.get(row, {})
-        parent, start = int(table.parent_id[row]), int(table.start_ns[row])
+    def one(
+        self,
+        table: SpanTable,
+        row: int,
+        ids: SpanIds | None = None,
+        attributes: Mapping[str, AttributeValue] | None = None,
+    ) -> bytes:
+        """Returns one span as a field of ScopeSpans, with its attributes.
+
+        Args:
+            table: where it stands.
+            row: which.
+            ids: of the span; None: those of the table.
+            attributes: the same.
+        """
+        said = table.attributes.get(row, {}) if attributes is None else attributes
+        trace_hi, trace_lo, span, parent = ids or (
+            int(getattr(table, name)[row])
+            for name in ("trace_hi", "trace_lo", "span_id", "parent_id")
+        )
+        start = int(table.start_ns[row])
         values = {name: int(getattr(table, name)[row]) for name in (*SHARED, *NUMBERS)}
         parts: list[bytes] = [
-            delimited(b"\x0a", _id(table.trace_hi[row]) + _id(table.trace_lo[row])),
-            delimited(b"\x12", _id(table.span_id[row])),
+            delimited(b"\x0a", _id(trace_hi) + _id(trace_lo)),
+            delimited(b"\x12", _id(span)),
             delimited(b"\x22", _id(parent)) if parent else b"",
             b"\x39" + _time(start),
             b"\x41" + _time(start + int(table.duration_ns[row])),

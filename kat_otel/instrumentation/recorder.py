@@ -20,6 +20,7 @@ from kat_otel.spans import COLUMNS
 
 __all__ = ["STEP_BYTES", "Recorder", "small"]
 
+_FEW: Final = 16
 STEP_BYTES: Final = 4_096
 """What a step takes beside its columns: attributes, objects."""
 
@@ -92,8 +93,12 @@ def small(step: Step) -> Step:
         column: NDArray[Any] = getattr(table, name)
         if column.strides == (0,) or not len(column):
             continue
-        if bool((column == column[0]).all()):
-            columns[name] = np.broadcast_to(column[:1].copy(), column.shape)
+        # Most columns that vary do so at once: the others alone are looked through.
+        few = column[:: len(column) // _FEW + 1]
+        if bool((few == column[0]).all()) and bool((column == column[0]).all()):
+            # What np.broadcast_to does, without its ten microseconds.
+            columns[name] = np.ndarray(column.shape, column.dtype, column[:1].copy(), 0, (0,))
+            columns[name].flags.writeable = False
         elif column.base is not None:  # a view may keep a larger array in memory
             columns[name] = column.copy()
     return replace(step, table=replace(table, **columns))

@@ -253,15 +253,15 @@ class Sender:
         if mode == "full":
             self._recorder.add(step)
         named = not self._named or step.step % NAMES_EVERY == 0
-        table = with_digest(described(step, worker), named=named)
+        table = described(step, worker)
         self._named = True
         if self._sampling.whole(step.step):
-            self._send_whole(step, worker, worker.nonce, table)
+            self._send_whole(step, worker, worker.nonce, with_digest(table, named=named))
         else:
-            said = digest_span(table, worker.resource.rank, worker.nonce, step.step, step.micro)
+            said = digest_span(self._packer, table, worker.nonce, step.micro, named=named)
             if not self._digests:
                 self._digests_since = time.monotonic()
-            self._digests.append(self._packer.one(said, 0))
+            self._digests.append(said)
             if len(self._digests) >= _DIGEST_STEPS:
                 self._flush_digests()
 

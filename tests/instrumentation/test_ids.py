@@ -17,10 +17,11 @@ from kat_otel.instrumentation.ids import (
     links_bytes,
     with_digest,
 )
+from kat_otel.instrumentation.pack import Packer, request
 from kat_otel.instrumentation.records import StepFlag
 from kat_otel.lmdia.recording import Group
 from kat_otel.lmdia.table import to_table
-from kat_otel.otlp import link_parents
+from kat_otel.otlp import decode_traces, link_parents
 from tests.instrumentation.simulated import NONCE, ZERO_NS, bare, steps_of, worker_of
 
 
@@ -64,7 +65,9 @@ def test_steps_and_micro_batches_are_traces_of_their_own(pair: Group) -> None:
 def test_the_digest_is_of_the_whole_and_says_so_alone(pair: Group) -> None:
     step = replace(steps_of(pair, 7)[0], lost=3)
     table = with_digest(described(step, worker_of(pair, 0)), named=True)
-    alone = digest_span(table, 0, NONCE, 7, 0)
+    plain = described(step, worker_of(pair, 0))
+    packed = digest_span(Packer(), plain, NONCE, 0, named=True)
+    alone = decode_traces(b"".join(request(worker_of(pair, 0).resource, [packed])))
     assert len(alone) == 1
     said = alone.attributes[0]
     assert (said[semconv.SPAN_COUNT], said[semconv.GROUP_SIZE]) == (1, 2)
@@ -73,7 +76,8 @@ def test_the_digest_is_of_the_whole_and_says_so_alone(pair: Group) -> None:
     assert digest.dropped == said[semconv.DROPPED_COUNT] == 3
     assert "nvjet" in said[semconv.DIGEST_NAMES]
     whole = identified(table, 0, NONCE, 7, 0)
-    assert whole.span_id[0] == alone.span_id[0]
+    for name in ("trace_hi", "trace_lo", "span_id", "parent_id", "start_ns", "duration_ns"):
+        assert getattr(whole, name)[0] == getattr(alone, name)[0], name
     assert whole.attributes[0][semconv.SPAN_COUNT] == len(whole)
     unnamed = with_digest(described(step, worker_of(pair, 0)), named=False)
     assert semconv.DIGEST_NAMES not in unnamed.attributes[0]
