@@ -11,7 +11,9 @@ from kat_otel import semconv
 from kat_otel.capture import capture_nonce
 from kat_otel.config import AssemblerConfig
 from kat_otel.instrumentation.ids import described, digest_span, identified, with_digest
+from kat_otel.instrumentation.pack import Packer, request
 from kat_otel.lmdia.recording import Group
+from kat_otel.otlp import decode_traces
 from kat_otel.processor.assembler import Assembler
 from kat_otel.processor.digest_spans import DigestSpans
 from kat_otel.spans import SpanKind, SpanTable
@@ -110,9 +112,12 @@ def sent(step: int, micro: int, *, whole: bool) -> list[SpanTable]:
     tables: list[SpanTable] = []
     for rank, one in enumerate(steps_of(GROUP, step)):
         table = described(bare(one.table, micro=micro), worker_of(GROUP, rank))
-        table = with_digest(table, named=True)
-        make = identified if whole else digest_span
-        tables.append(make(table, rank, NONCE, step, micro))
+        if whole:
+            digest = with_digest(table, named=True)
+            tables.append(identified(digest, rank, NONCE, step, micro))
+        else:
+            said = digest_span(Packer(), table, NONCE, micro, named=True)
+            tables.append(decode_traces(b"".join(request(table.resources[0], [said]))))
     return tables
 
 
