@@ -81,7 +81,17 @@ MISSING_RANKS: Final = "kat.missing_ranks"
 LATE: Final = "kat.late"
 COVERAGE: Final = "kat.coverage"
 
+CULPRIT_RANK: Final = "kat.culprit.rank"  # one number, so that it can be searched for
+CULPRIT_HOST: Final = "kat.culprit.host"
+ROOT_CAUSE: Final = "kat.root_cause"
+CONFIDENCE: Final = "kat.confidence"
+DIAGNOSIS: Final = "kat.diagnosis"  # the whole of it, as JSON
+ACTION: Final = "kat.action"  # the first one
+REQUEST_TRACE_ID: Final = "kat.request.trace_id"  # of a request that the step worked for
+
 EVENT_INCIDENT: Final = "kat.incident"
+EVENT_DIAGNOSIS: Final = "kat.diagnosis"
+EVENT_REQUEST: Final = "kat.request"
 
 # --- metrics ----------------------------------------------------------------------------------
 METRIC_INCIDENTS: Final = "kat.incidents"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from kat_otel.analyzer import with_diagnoses
 from kat_otel.errors import KatError
 from kat_otel.kernels import classify
 from kat_otel.processor.config_file import load_config
@@ -90,6 +91,7 @@ def analyze(  # noqa: PLR0917 - click hands the options over by name
         notes=[*taken.notes, *_baseline_notes(healthy)],
         settings=settings,
     )
+    with_diagnoses(report)
     table, _ = classify(taken.table, settings.collectives)  # the page draws what was judged
     _write(report, table, form or _form_of(output), output)
     if unread:

@@ -46,6 +46,7 @@ class IncidentJournal:
                 incident.kind,
                 incident.component,
                 tuple(incident.culprit.ranks),
+                (incident.diagnosis or {}).get("root_cause"),
             )
             if news != entry.told or now - entry.told_at >= self._logs.ongoing_interval:
                 entry.told, entry.told_at = news, now

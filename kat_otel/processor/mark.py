@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from kat_otel import semconv
@@ -14,6 +15,7 @@ from kat_otel.otlp import link_parents
 from kat_otel.otlp.rest import Event, with_rest
 from kat_otel.otlp.wire import WireValue
 from kat_otel.processor.reduce import cited_rows
+from kat_otel.processor.requests import requests_of
 from kat_otel.processor.sentence import summary_of
 from kat_otel.spans import (
     UNKNOWN,
@@ -26,7 +28,7 @@ from kat_otel.spans import (
 )
 from kat_otel.verdict import Incident, to_json
 
-__all__ = ["Root", "incident_attributes", "mark_incidents", "with_root"]
+__all__ = ["Root", "incident_attributes", "mark_incidents", "named_by_rank", "with_root"]
 
 SERVICE = "kat"
 
@@ -81,7 +83,11 @@ def with_root(
     if incidents:
         lists[semconv.INCIDENT_IDS] = [incident.id for incident in incidents]
     page = next((incident for incident in incidents if incident.page), None)
-    events = tuple(_event(i, bounds[1], report=root.reports) for i in incidents)
+    events = tuple(event for i in incidents for event in _events(i, bounds[1], report=root.reports))
+    events += tuple(
+        Event(semconv.EVENT_REQUEST, bounds[0], {semconv.REQUEST_TRACE_ID: request})
+        for request in requests_of(table)
+    )
     values = with_rest(values, events=events, lists=lists, error=summary_of(page) if page else "")
     builder.append(
         1,
@@ -96,6 +102,20 @@ def with_root(
         step=root.step,
     )
     return link_parents(concat([builder.build(), table]))
+
+
+def named_by_rank(table: SpanTable) -> SpanTable:
+    """Returns the table with each worker step named after its rank: ``rank 3``.
+
+    Backends show a span's name first and its resource only when asked.
+    """
+    rows = np.flatnonzero((table.kind == SpanKind.WORKER_STEP) & (table.rank >= 0))
+    if not len(rows):
+        return table
+    names = table.name.copy()
+    # Strings are kept for good and shared: there is one for each rank, however many steps leave.
+    names[rows] = [table.strings.add(f"rank {rank}") for rank in table.rank[rows].tolist()]
+    return table.with_columns(name=names)
 
 
 def mark_incidents(
@@ -126,9 +146,9 @@ def mark_incidents(
         row = _culprit_row(table, incident, rows)
         if row >= 0:
             marked = {**attributes.get(row, {}), **_short(incident, "culprit")}
-            event = _event(incident, int(table.end_ns[row]), report=reports)
+            events = _events(incident, int(table.end_ns[row]), report=reports)
             error = summary_of(incident) if incident.page else ""
-            attributes[row] = with_rest(marked, events=(event,), error=error)
+            attributes[row] = with_rest(marked, events=events, error=error)
     return replace(table, attributes=attributes)
 
 
@@ -150,6 +170,11 @@ def _short(incident: Incident, role: str) -> dict[str, AttributeValue]:
         semconv.COMPONENT: incident.component,
         semconv.PAGE: incident.page,
     }
+    if role != "victim" and incident.culprit.sure:
+        if len(incident.culprit.ranks) == 1:
+            marks[semconv.CULPRIT_RANK] = incident.culprit.ranks[0]
+        if len(incident.culprit.hosts) == 1:
+            marks[semconv.CULPRIT_HOST] = incident.culprit.hosts[0]
     if role:
         marks[semconv.ROLE] = role
     else:
@@ -158,11 +183,31 @@ def _short(incident: Incident, role: str) -> dict[str, AttributeValue]:
     return marks
 
 
-def _event(incident: Incident, time_ns: int, *, report: bool) -> Event:
+def _events(incident: Incident, time_ns: int, *, report: bool) -> tuple[Event, ...]:
+    """Returns the incident as an event, and its diagnosis as another if there is one."""
     said = incident_attributes(incident)
     if not report:
         del said[semconv.REPORT]
-    return Event(semconv.EVENT_INCIDENT, time_ns, said)
+    event = Event(semconv.EVENT_INCIDENT, time_ns, said)
+    if incident.diagnosis is None:
+        return (event,)
+    told = diagnosis_attributes(incident.id, incident.diagnosis)
+    if not report:
+        del told[semconv.DIAGNOSIS]
+    return event, Event(semconv.EVENT_DIAGNOSIS, time_ns, told)
+
+
+def diagnosis_attributes(incident: str, diagnosis: Mapping[str, Any]) -> dict[str, WireValue]:
+    """Returns what a diagnosis' event says: what a person reads first, and the whole object."""
+    return {
+        semconv.INCIDENT_ID: incident,
+        semconv.SUMMARY: diagnosis["summary"],
+        semconv.ROOT_CAUSE: diagnosis["root_cause"],
+        semconv.COMPONENT: diagnosis["component"],
+        semconv.CONFIDENCE: diagnosis["confidence"],
+        semconv.ACTION: diagnosis["actions"][0],
+        semconv.DIAGNOSIS: msgspec.json.encode(diagnosis).decode(),
+    }
 
 
 def incident_attributes(incident: Incident) -> dict[str, WireValue]:

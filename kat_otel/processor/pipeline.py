@@ -19,6 +19,7 @@ from kat_otel.config import Config
 from kat_otel.processor.assembled import AssembledStep, LateSpans
 from kat_otel.processor.assembler import Assembler
 from kat_otel.processor.defects import Defects
+from kat_otel.processor.diagnoses import Diagnoses
 from kat_otel.processor.digest_steps import WaitingDigests
 from kat_otel.processor.exporter import Payload
 from kat_otel.processor.hardware import HardwareJoin
@@ -94,6 +95,7 @@ class Pipeline:
         self._assembler = Assembler(config.assembler, self._defects)
         self._journal = IncidentJournal(config.logs, config.traces)
         self._hardware = HardwareJoin(config.hardware)
+        self._diagnoses = Diagnoses()
         self._measurements = Measurements(time.time_ns())
         self._metrics_due = now + config.metrics.interval
         self._next_shown: dict[str, float] = {}
@@ -294,6 +296,11 @@ class Pipeline:
                 lambda: self._hardware.explain(report, step.table, now),
                 "hardware signals failed",
                 f"{_name(step)}: judged without them",
+            )
+            self._defects.guard(
+                partial(self._diagnoses.fill, report.incidents),
+                "diagnoses failed",
+                f"{_name(step)}: its incidents leave without",
             )
         whole = bool(active) and self._journal.leaves_whole(active, now)
         failed = report.abstained is not None and report.abstained.reason == FAILED

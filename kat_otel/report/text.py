@@ -119,8 +119,23 @@ def _explain(console: Console, number: int, incident: Incident, report: Report) 
     if others:
         said = ", ".join(f"{c.component} ({c.probability:.2g})" for c in others[:4])
         _indented(console, f"It could also be: {said}")
+    _diagnosis(console, incident)
     _indented(console, f"Next: {printable(next_step(incident))}")
     console.print()
+
+
+def _diagnosis(console: Console, incident: Incident) -> None:
+    """Prints what is diagnosed and on which facts, which stand above with their numbers."""
+    said = incident.diagnosis
+    if said is None:
+        return
+    chain = said["causal_chain"]
+    cited = ", ".join(chain[0]["evidence_ids"]) if chain and not said["abstained"] else ""
+    because = f", from {cited}" if cited else ""
+    sure = (
+        "" if said["abstained"] else f" ({said['root_cause']}, {said['confidence']:.2g}{because})"
+    )
+    _indented(console, printable(f"Diagnosis: {said['summary']}{sure}"))
 
 
 def _indented(console: Console, text: str, *, mark: str = "") -> None:

@@ -34,7 +34,7 @@ WHOLE = {
     "traces": {
         "healthy": "all",
         "healthy_interval": "0s",
-        "max_spans_per_trace": 100_000,
+        "max_spans_per_trace": 10_000,
         "whole_steps_per_incident": 100_000,
     }
 }
