@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
 from kat_otel import semconv
 from kat_otel.identity import root_span_id
+from kat_otel.operators import Silence
 from kat_otel.otlp import link_parents
 from kat_otel.otlp.rest import Event, with_rest
 from kat_otel.otlp.wire import WireValue
 from kat_otel.processor.reduce import cited_rows
 from kat_otel.processor.sentence import summary_of
+from kat_otel.processor.silences import Silenced
 from kat_otel.spans import (
     UNKNOWN,
     AttributeValue,
@@ -41,6 +44,7 @@ class Root(NamedTuple):
         missing_ranks: ranks that never closed the step.
         notes: why the step could not be judged in full, or ``""``.
         reports: whether its events carry the whole report objects.
+        silenced: what silences its incidents.
     """
 
     instance: str
@@ -49,6 +53,7 @@ class Root(NamedTuple):
     missing_ranks: Sequence[int]
     notes: str = ""
     reports: bool = True
+    silenced: Silenced = MappingProxyType({})
 
 
 def with_root(
@@ -74,14 +79,16 @@ def with_root(
     if root.notes:
         values[semconv.COVERAGE] = root.notes
     if incidents:
-        values |= _short(incidents[0], "")
+        values |= _short(incidents[0], "", root.silenced)
     lists: dict[str, WireValue] = {}
     if root.missing_ranks:
         lists[semconv.MISSING_RANKS] = list(root.missing_ranks)
     if incidents:
         lists[semconv.INCIDENT_IDS] = [incident.id for incident in incidents]
     page = next((incident for incident in incidents if incident.page), None)
-    events = tuple(_event(i, bounds[1], report=root.reports) for i in incidents)
+    events = tuple(
+        _event(i, bounds[1], root.silenced.get(i.id), report=root.reports) for i in incidents
+    )
     values = with_rest(values, events=events, lists=lists, error=summary_of(page) if page else "")
     builder.append(
         1,
@@ -99,7 +106,11 @@ def with_root(
 
 
 def mark_incidents(
-    table: SpanTable, incidents: Sequence[Incident], *, reports: bool = True
+    table: SpanTable,
+    incidents: Sequence[Incident],
+    *,
+    reports: bool = True,
+    silenced: Silenced = MappingProxyType({}),
 ) -> SpanTable:
     """Returns the table with the incidents' spans marked and an event on each culprit's span.
 
@@ -108,6 +119,7 @@ def mark_incidents(
         incidents: its active incidents, the largest first.
         reports: whether the events carry the whole report objects. A fault that lasts touches
             every step; what has been said in full is referred to by the incident's id.
+        silenced: what silences them.
     """
     if not incidents:
         return table
@@ -119,14 +131,16 @@ def mark_incidents(
             if row < 0:
                 continue
             role = "culprit" if int(ranks[row]) in incident.culprit.ranks else "victim"
-            marks = _short(incident, role)
+            marks = _short(incident, role, silenced)
             if span.expected_ns is not None:
                 marks[semconv.EXPECTED_NS] = span.expected_ns
             attributes[row] = {**attributes.get(row, {}), **marks}
         row = _culprit_row(table, incident, rows)
         if row >= 0:
-            marked = {**attributes.get(row, {}), **_short(incident, "culprit")}
-            event = _event(incident, int(table.end_ns[row]), report=reports)
+            marked = {**attributes.get(row, {}), **_short(incident, "culprit", silenced)}
+            event = _event(
+                incident, int(table.end_ns[row]), silenced.get(incident.id), report=reports
+            )
             error = summary_of(incident) if incident.page else ""
             attributes[row] = with_rest(marked, events=(event,), error=error)
     return replace(table, attributes=attributes)
@@ -142,7 +156,7 @@ def _culprit_row(table: SpanTable, incident: Incident, rows: np.ndarray) -> int:
     return int(np.argmax(steps)) if np.any(steps) else -1
 
 
-def _short(incident: Incident, role: str) -> dict[str, AttributeValue]:
+def _short(incident: Incident, role: str, silenced: Silenced) -> dict[str, AttributeValue]:
     marks: dict[str, AttributeValue] = {
         semconv.ANOMALOUS: True,
         semconv.INCIDENT_ID: incident.id,
@@ -150,6 +164,8 @@ def _short(incident: Incident, role: str) -> dict[str, AttributeValue]:
         semconv.COMPONENT: incident.component,
         semconv.PAGE: incident.page,
     }
+    if incident.id in silenced:
+        marks[semconv.SILENCED] = True
     if role:
         marks[semconv.ROLE] = role
     else:
@@ -158,16 +174,21 @@ def _short(incident: Incident, role: str) -> dict[str, AttributeValue]:
     return marks
 
 
-def _event(incident: Incident, time_ns: int, *, report: bool) -> Event:
-    said = incident_attributes(incident)
+def _event(incident: Incident, time_ns: int, silence: Silence | None, *, report: bool) -> Event:
+    said = incident_attributes(incident, silence)
     if not report:
         del said[semconv.REPORT]
     return Event(semconv.EVENT_INCIDENT, time_ns, said)
 
 
-def incident_attributes(incident: Incident) -> dict[str, WireValue]:
-    """Returns what events and log records say of an incident, the whole object among it."""
-    return {
+def incident_attributes(incident: Incident, silence: Silence | None = None) -> dict[str, WireValue]:
+    """Returns what events and log records say of an incident, the whole object among it.
+
+    Args:
+        incident: what happened.
+        silence: what silences it.
+    """
+    said: dict[str, WireValue] = {
         semconv.INCIDENT_ID: incident.id,
         semconv.STATUS: incident.status,
         semconv.KIND: incident.kind,
@@ -179,4 +200,10 @@ def incident_attributes(incident: Incident) -> dict[str, WireValue]:
         semconv.VICTIM_RANKS: list(incident.victims),
         semconv.SUMMARY: summary_of(incident),
         semconv.REPORT: to_json(incident).decode(),
+        semconv.SILENCED: silence is not None,
     }
+    if silence is not None:
+        said[semconv.SILENCE_ID] = silence.id
+        said[semconv.SILENCE_END] = silence.end_unix_nano
+        said[semconv.SILENCE_REASON] = silence.reason
+    return said
