@@ -15,6 +15,7 @@ from typing import Final
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.rule import Rule
+from rich.segment import Segment
 from rich.styled import Styled
 from rich.table import Table
 from rich.text import Text
@@ -76,7 +77,11 @@ class Picture:
             left = height - len(lines)
             body = Group(*_body(self._live, console, options.max_width, left))
             lines.append(Styled(body, "dim") if self._away else body)
-        yield Group(*lines)
+        # A window of a few columns may still wrap what was made to fit.
+        drawn = console.render_lines(Group(*lines), options.update(height=None), pad=False)
+        for number, segments in enumerate(drawn[:height]):
+            yield from [Segment.line(), *segments] if number else segments
+        yield Segment.line()
 
     def _head(self, width: int) -> list[Text]:
         live = self._live
@@ -94,6 +99,7 @@ class Picture:
             state = Text("● well", style="green")
         state.append(f"  {_clock(live.at_unix_nano)} UTC", style="not bold dim")
         lines = [_between(title, state, width), _summary(live)]
+        lines[1].truncate(width, overflow="ellipsis")
         if self._away:
             lines += _away(self._away, f"below: {_ago(self._old_s)}", width)
         for one in failed if not self._away else []:
@@ -251,7 +257,8 @@ def _instances(live: Live, width: int, room: int) -> list[RenderableType]:
     names = [_name(one, live) for one in shown]
     sparks = _SPARK_CELLS if width >= _VERY_WIDE else _SPARK_CELLS // 2
     taken = sum(cells + gap for _, cells in _FIGURES) + (sparks + gap if wide else 0)
-    first = min(max(map(cell_len, (n.plain for n in names))), width - taken - gap - _LATE_CELLS)
+    longest_name = max(cell_len(name.plain) for name in names)
+    first = max(8, min(longest_name, width - taken - gap - _LATE_CELLS))
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
     table.add_column("instance", no_wrap=True, overflow="ellipsis", width=first, header_style="dim")
     if wide:
