@@ -95,9 +95,10 @@ class KeptLines(Generic[Record]):
         self._look_at = time.monotonic() + _LOOK_EVERY_S
         try:
             stamp = _stamp_of(path)
-            if stamp == self._stamp and not anew:
+            # No file: there is none yet, or it was set aside, and what it said before holds.
+            if stamp is None or (stamp == self._stamp and not anew):
                 return
-            data = b"" if stamp is None else _read(path)
+            data = _read(path)
             # Line by line: what passes through unread must not keep the whole file in memory.
             records = tuple(self._decoder.decode(line) for line in data.splitlines() if line)
         except (msgspec.MsgspecError, ValueError) as error:
