@@ -80,6 +80,13 @@ REDUCED_COUNT: Final = "kat.span.reduced"
 MISSING_RANKS: Final = "kat.missing_ranks"
 LATE: Final = "kat.late"
 COVERAGE: Final = "kat.coverage"
+SILENCED: Final = "kat.silenced"  # an operator wants no page of the incident for a while
+SILENCE_ID: Final = "kat.silence.id"
+SILENCE_END: Final = "kat.silence.end_unix_nano"
+SILENCE_REASON: Final = "kat.silence.reason"
+VERDICT: Final = "kat.feedback.verdict"  # true | false: what an operator says of an incident
+NOTE: Final = "kat.feedback.note"
+BY: Final = "kat.feedback.by"
 
 CULPRIT_RANK: Final = "kat.culprit.rank"  # one number, so that it can be searched for
 CULPRIT_HOST: Final = "kat.culprit.host"
@@ -92,6 +99,7 @@ REQUEST_TRACE_ID: Final = "kat.request.trace_id"  # of a request that the step w
 EVENT_INCIDENT: Final = "kat.incident"
 EVENT_DIAGNOSIS: Final = "kat.diagnosis"
 EVENT_REQUEST: Final = "kat.request"
+EVENT_FEEDBACK: Final = "kat.feedback"
 
 # --- metrics ----------------------------------------------------------------------------------
 METRIC_INCIDENTS: Final = "kat.incidents"

@@ -140,10 +140,12 @@ def as_trace(
     summarised = int(len(table) - np.count_nonzero(kept))
     if not np.any(kept):
         return Leaving(fates={("summarised", ""): summarised})
-    marked = named_by_rank(mark_incidents(table, active, reports=whole).take(kept))
+    marked = mark_incidents(table, active, reports=whole, silenced=step.silenced)
+    marked = named_by_rank(marked.take(kept))
     notes = completeness(step)
     if report.abstained is not None:
         notes = "; ".join(filter(None, (notes, f"not judged: {report.abstained.reason}")))
-    root = Root(step.instance, step.step, summarised, step.missing_ranks, notes, whole)
+    missing, silenced = step.missing_ranks, step.silenced
+    root = Root(step.instance, step.step, summarised, missing, notes, whole, silenced)
     rooted = with_root(marked, bounds, root, active)
     return encoded(rooted, step.receipts, limit, created=1, summarised=summarised)

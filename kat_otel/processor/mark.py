@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,12 +12,14 @@ import numpy as np
 
 from kat_otel import semconv
 from kat_otel.identity import root_span_id
+from kat_otel.operators import Silence
 from kat_otel.otlp import link_parents
 from kat_otel.otlp.rest import Event, with_rest
 from kat_otel.otlp.wire import WireValue
 from kat_otel.processor.reduce import cited_rows
 from kat_otel.processor.requests import requests_of
 from kat_otel.processor.sentence import summary_of
+from kat_otel.processor.silences import Silenced
 from kat_otel.spans import (
     UNKNOWN,
     AttributeValue,
@@ -43,6 +46,7 @@ class Root(NamedTuple):
         missing_ranks: ranks that never closed the step.
         notes: why the step could not be judged in full, or ``""``.
         reports: whether its events carry the whole report objects.
+        silenced: what silences its incidents.
     """
 
     instance: str
@@ -51,6 +55,7 @@ class Root(NamedTuple):
     missing_ranks: Sequence[int]
     notes: str = ""
     reports: bool = True
+    silenced: Silenced = MappingProxyType({})
 
 
 def with_root(
@@ -76,14 +81,18 @@ def with_root(
     if root.notes:
         values[semconv.COVERAGE] = root.notes
     if incidents:
-        values |= _short(incidents[0], "")
+        values |= _short(incidents[0], "", root.silenced)
     lists: dict[str, WireValue] = {}
     if root.missing_ranks:
         lists[semconv.MISSING_RANKS] = list(root.missing_ranks)
     if incidents:
         lists[semconv.INCIDENT_IDS] = [incident.id for incident in incidents]
     page = next((incident for incident in incidents if incident.page), None)
-    events = tuple(event for i in incidents for event in _events(i, bounds[1], report=root.reports))
+    events = tuple(
+        event
+        for i in incidents
+        for event in _events(i, bounds[1], root.silenced.get(i.id), report=root.reports)
+    )
     events += tuple(
         Event(semconv.EVENT_REQUEST, bounds[0], {semconv.REQUEST_TRACE_ID: request})
         for request in requests_of(table)
@@ -119,7 +128,11 @@ def named_by_rank(table: SpanTable) -> SpanTable:
 
 
 def mark_incidents(
-    table: SpanTable, incidents: Sequence[Incident], *, reports: bool = True
+    table: SpanTable,
+    incidents: Sequence[Incident],
+    *,
+    reports: bool = True,
+    silenced: Silenced = MappingProxyType({}),
 ) -> SpanTable:
     """Returns the table with the incidents' spans marked and an event on each culprit's span.
 
@@ -128,6 +141,7 @@ def mark_incidents(
         incidents: its active incidents, the largest first.
         reports: whether the events carry the whole report objects. A fault that lasts touches
             every step; what has been said in full is referred to by the incident's id.
+        silenced: what silences them.
     """
     if not incidents:
         return table
@@ -139,14 +153,15 @@ def mark_incidents(
             if row < 0:
                 continue
             role = "culprit" if int(ranks[row]) in incident.culprit.ranks else "victim"
-            marks = _short(incident, role)
+            marks = _short(incident, role, silenced)
             if span.expected_ns is not None:
                 marks[semconv.EXPECTED_NS] = span.expected_ns
             attributes[row] = {**attributes.get(row, {}), **marks}
         row = _culprit_row(table, incident, rows)
         if row >= 0:
-            marked = {**attributes.get(row, {}), **_short(incident, "culprit")}
-            events = _events(incident, int(table.end_ns[row]), report=reports)
+            marked = {**attributes.get(row, {}), **_short(incident, "culprit", silenced)}
+            silence = silenced.get(incident.id)
+            events = _events(incident, int(table.end_ns[row]), silence, report=reports)
             error = summary_of(incident) if incident.page else ""
             attributes[row] = with_rest(marked, events=events, error=error)
     return replace(table, attributes=attributes)
@@ -162,7 +177,7 @@ def _culprit_row(table: SpanTable, incident: Incident, rows: np.ndarray) -> int:
     return int(np.argmax(steps)) if np.any(steps) else -1
 
 
-def _short(incident: Incident, role: str) -> dict[str, AttributeValue]:
+def _short(incident: Incident, role: str, silenced: Silenced) -> dict[str, AttributeValue]:
     marks: dict[str, AttributeValue] = {
         semconv.ANOMALOUS: True,
         semconv.INCIDENT_ID: incident.id,
@@ -175,6 +190,8 @@ def _short(incident: Incident, role: str) -> dict[str, AttributeValue]:
             marks[semconv.CULPRIT_RANK] = incident.culprit.ranks[0]
         if len(incident.culprit.hosts) == 1:
             marks[semconv.CULPRIT_HOST] = incident.culprit.hosts[0]
+    if incident.id in silenced:
+        marks[semconv.SILENCED] = True
     if role:
         marks[semconv.ROLE] = role
     else:
@@ -183,9 +200,11 @@ def _short(incident: Incident, role: str) -> dict[str, AttributeValue]:
     return marks
 
 
-def _events(incident: Incident, time_ns: int, *, report: bool) -> tuple[Event, ...]:
+def _events(
+    incident: Incident, time_ns: int, silence: Silence | None, *, report: bool
+) -> tuple[Event, ...]:
     """Returns the incident as an event, and its diagnosis as another if there is one."""
-    said = incident_attributes(incident)
+    said = incident_attributes(incident, silence)
     if not report:
         del said[semconv.REPORT]
     event = Event(semconv.EVENT_INCIDENT, time_ns, said)
@@ -210,9 +229,14 @@ def diagnosis_attributes(incident: str, diagnosis: Mapping[str, Any]) -> dict[st
     }
 
 
-def incident_attributes(incident: Incident) -> dict[str, WireValue]:
-    """Returns what events and log records say of an incident, the whole object among it."""
-    return {
+def incident_attributes(incident: Incident, silence: Silence | None = None) -> dict[str, WireValue]:
+    """Returns what events and log records say of an incident, the whole object among it.
+
+    Args:
+        incident: what happened.
+        silence: what silences it.
+    """
+    said: dict[str, WireValue] = {
         semconv.INCIDENT_ID: incident.id,
         semconv.STATUS: incident.status,
         semconv.KIND: incident.kind,
@@ -224,4 +248,10 @@ def incident_attributes(incident: Incident) -> dict[str, WireValue]:
         semconv.VICTIM_RANKS: list(incident.victims),
         semconv.SUMMARY: summary_of(incident),
         semconv.REPORT: to_json(incident).decode(),
+        semconv.SILENCED: silence is not None,
     }
+    if silence is not None:
+        said[semconv.SILENCE_ID] = silence.id
+        said[semconv.SILENCE_END] = silence.end_unix_nano
+        said[semconv.SILENCE_REASON] = silence.reason
+    return said
