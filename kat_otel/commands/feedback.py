@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from kat_otel.commands.asking import Server, control_options, operator
-from kat_otel.commands.silence import DURATION, say_silence
+from kat_otel.commands.silence import duration, say_silence
 from kat_otel.commands.unspoken import Unspoken
 from kat_otel.errors import KatError
 from kat_otel.report.sentences import printable
@@ -48,7 +48,7 @@ def feedback() -> None:
 @click.option(
     "--silence",
     "silence_for",
-    type=DURATION,
+    type=duration,
     help="Silence the incident as well for this long, such as 2h. A terminal is asked otherwise.",
 )
 @control_options

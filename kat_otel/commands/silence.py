@@ -18,33 +18,24 @@ from kat_otel.operators import MAX_SILENCE_S, Silence
 from kat_otel.report.sentences import printable
 from kat_otel.verdict import Component, Kind
 
-__all__ = ["DURATION", "say_silence", "silence"]
+__all__ = ["duration", "say_silence", "silence"]
 
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
-class _Duration(click.ParamType):
-    """Seconds, written as 90s, 30m, 2h, 1d or 1h30m."""
+def duration(text: str) -> float:
+    """Returns the seconds of a duration, written as 90s, 30m, 2h, 1d or 1h30m.
 
-    name = "duration"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Returns the seconds; ends the command if it is no duration."""
-        if isinstance(value, (int, float)):
-            return float(value)
-        text = str(value).strip()
-        if not re.fullmatch(r"(?:\d+(?:\.\d+)?[smhd])+", text):
-            self.fail(f"{text!r} is no duration: write it as 30m, 2h or 1d", param, ctx)
-        parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
-        seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-        if not 0 < seconds <= MAX_SILENCE_S:
-            self.fail(f"{text} is not between a second and 30d", param, ctx)
-        return seconds
-
-
-DURATION: Final = _Duration()
+    Raises:
+        click.BadParameter: it is none, or no silence may last as long.
+    """
+    if not re.fullmatch(r"(?:\d+(?:\.\d+)?[smhd])+", text):
+        raise click.BadParameter(f"{text!r} is no duration: write it as 30m, 2h or 1d")
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if not 0 < seconds <= MAX_SILENCE_S:
+        raise click.BadParameter(f"{text} is not more than nothing and at most 30d")
+    return seconds
 
 
 @click.group(
@@ -83,7 +74,7 @@ def silence() -> None:
 @click.option(
     "--for",
     "seconds",
-    type=DURATION,
+    type=duration,
     default="2h",
     show_default=True,
     help="How long, at most 30d.",
