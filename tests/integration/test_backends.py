@@ -15,7 +15,7 @@ import yaml
 
 from kat_otel import semconv
 from tests.integration.jaeger import Jaeger
-from tests.integration.servers import CONFIG, KAT, Kat, Servers, binary, get
+from tests.integration.servers import CONFIG, KAT, Kat, Server, Servers, binary, get
 
 pytestmark = pytest.mark.integration
 
@@ -36,7 +36,7 @@ def collector_for(name: str) -> str:
     return "otelcol-kat-backends" if name in OF_THE_SECOND_COLLECTOR else "otelcol-kat"
 
 
-def validate(program: str, *files: Path) -> subprocess.CompletedProcess[str]:
+def validate(program: str, *files: Path, without: str = "") -> subprocess.CompletedProcess[str]:
     arguments = [part for file in files for part in ("--config", str(file))]
     return subprocess.run(
         [binary(program), "validate", *arguments],
@@ -44,7 +44,7 @@ def validate(program: str, *files: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=60,
         check=False,
-        env=PLACEHOLDERS,
+        env={name: value for name, value in PLACEHOLDERS.items() if name != without},
     )
 
 
@@ -97,6 +97,21 @@ def test_secrets_come_from_the_environment_alone(name):
     for setting, value in settings_of(yaml.safe_load(FILES[name].read_text())["exporters"]):
         if secret.search(setting):
             assert re.fullmatch(r"(ApiKey )?\$\{env:\w+(:-)?\}", value), f"{setting}: {value}"
+
+
+@pytest.mark.parametrize("variable", PLACEHOLDERS)
+def test_an_address_that_must_be_set_is_missed_at_once(variable):
+    (name,) = [name for name, file in FILES.items() if variable in file.read_text()]
+    done = validate("otelcol-kat", CONFIG / "gateway.yaml", FILES[name], without=variable)
+    assert done.returncode != 0
+    assert "endpoint" in done.stderr
+
+
+def test_a_collector_without_the_secret_starts_and_says_so(servers, monkeypatch):
+    monkeypatch.delenv("KAT_HONEYCOMB_API_KEY", raising=False)
+    out = start_way_out(servers, "honeycomb", servers.endpoint())
+    said = [line for line in out.said().splitlines() if "unset environment variable" in line]
+    assert any("KAT_HONEYCOMB_API_KEY" in line for line in said)
 
 
 @pytest.mark.parametrize("name", sorted(set(FILES) - {"prometheus-remote-write"}))
@@ -199,15 +214,20 @@ def way_out(servers: Servers, name: str, **environment: str) -> Kat:
     """Starts a ``kat process`` before ``backend.yaml`` with a backend's file."""
     back = servers.endpoint()
     kat = servers.kat("kat", back)
-    servers.collector(
+    start_way_out(servers, name, back, **environment)
+    return kat
+
+
+def start_way_out(servers: Servers, name: str, at: str, **environment: str) -> Server:
+    """Starts ``backend.yaml`` with a backend's file, listening there for a ``kat process``."""
+    return servers.collector(
         "out",
         ["backend.yaml", f"backends/{name}.yaml"],
         program=collector_for(name),
-        KAT_RETURN_ENDPOINT=back,
+        KAT_RETURN_ENDPOINT=at,
         KAT_PROMETHEUS_ENDPOINT=servers.endpoint(),
         **environment,
     )
-    return kat
 
 
 def replay(kat: Kat, traces: Path) -> None:
