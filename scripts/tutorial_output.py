@@ -1,4 +1,4 @@
-"""Puts what the commands of some pages really print into them (`make tutorial`)."""
+"""Puts what the commands of some pages really print into them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ KAT = f'#!/bin/sh\nexec "{sys.executable}" -m kat_otel "$@"\n'
 def renewed(page: str, traces: Path) -> str:
     """Returns the page with the output of every ``$ command`` as it is now.
 
-    Commands run one after the other in one folder that holds the traces under the pages' names for them.
+    Commands run one after the other in one folder that holds the traces under the names that the
+    pages give them.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -42,12 +42,11 @@ def mended(text: str, folder: Path, place: Path) -> str:
         target = Path(os.path.normpath(folder / found[1]))
         anchor = found[2] or ""
         inside = target.relative_to(REPOSITORY).as_posix() if _is_ours(target) else ""
+        inside = f"{inside}/README.md" if f"{inside}/README.md" in OUTSIDE else inside
         if inside in OUTSIDE:
-            return f"/repository/{OUTSIDE[inside]}.md{anchor}"
-        if inside == "README.md":
-            return "/index.md"
-        if target.is_dir() and (target / "README.md").exists():
-            return f"/repository/{OUTSIDE[inside + '/README.md']}.md{anchor}"
+            target = DOCS / "repository" / f"{OUTSIDE[inside]}.md"
+        elif inside == "README.md":
+            target = DOCS / "index.md"
         return Path(os.path.relpath(target, place)).as_posix() + anchor
 
     return _LINK.sub(link, text)
