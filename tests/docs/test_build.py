@@ -10,6 +10,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import get_args
+from urllib.parse import unquote
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_every_link_within_the_site_leads_to_a_page_and_an_anchor(site: Path) ->
         for link in found.links:
             if re.match(r"[a-z]+:|//", link):
                 continue
-            path, _, anchor = link.partition("#")
+            path, _, anchor = unquote(link).partition("#")
             target = (page.parent / path.partition("?")[0]).resolve() if path else page
             known = read[target].anchors if target in read else None
             if not target.exists() or (anchor and known is not None and anchor not in known):
