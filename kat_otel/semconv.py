@@ -1,7 +1,8 @@
 """Every span, resource and metric name, in one place.
 
 OpenTelemetry's names wherever they exist (``host.name``, ``hw.id``, ``gen_ai.*``),
-``gpu.cuda.*`` for what CUPTI says of GPU work, ``kat.*`` for our own.
+``gpu.cuda.*`` for what CUPTI says of GPU work, ``kat.*`` for our own. The text under a name is what
+the documentation's page of names says of it (``docs/_ext``); at run time it costs nothing.
 """
 
 from __future__ import annotations
@@ -9,103 +10,200 @@ from __future__ import annotations
 from typing import Final
 
 SCHEMA_VERSION: Final = "1"
+"""Version of these names; it rises when one of them changes its meaning."""
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.40.0"
+"""OpenTelemetry's schema that the borrowed names come from."""
 SCOPE_NAME: Final = "kat_otel"
+"""Instrumentation scope of all spans of ours."""
 
 # --- resource: who the worker is, said once, never on a span --------------------------
 INSTANCE_ID: Final = "kat.instance.id"
+"""One running copy of a model, with all ranks that share collectives: what everything is routed
+by."""
 INSTANCE_NONCE: Final = "kat.instance.nonce"
+"""Drawn once at the instance's start; trace ids are derived from it and the step, on each rank
+alone."""
 RANK: Final = "kat.rank"
+"""Rank within the instance, from 0."""
 WORLD_SIZE: Final = "kat.world_size"
+"""Ranks of the instance."""
 DEVICE: Final = "kat.device"
+"""CUDA device number of the rank, as its process counts."""
 TP_RANK: Final = "kat.tp.rank"
+"""Place in the tensor-parallel group."""
 PP_RANK: Final = "kat.pp.rank"
+"""Pipeline stage."""
 DP_RANK: Final = "kat.dp.rank"
+"""Place in the data-parallel group."""
 EP_RANK: Final = "kat.ep.rank"
+"""Place in the expert-parallel group."""
 RESOLUTION_NS: Final = "kat.clock.resolution_ns"
+"""Finest difference that the source's clock can show, ns: nothing below it is evidence."""
 ENGINE: Final = "kat.engine"
+"""Inference engine: vllm, sglang, tensorrt_llm, deepspeed, pytorch."""
 ENGINE_VERSION: Final = "kat.engine.version"
-KV_ENGINE_ID: Final = "kat.kv.engine.id"  # what the other side of a KV transfer calls it
+"""Version of the engine."""
+KV_ENGINE_ID: Final = "kat.kv.engine.id"
+"""What the other side of a KV transfer calls this engine."""
 KV_REMOTE_ENGINE_ID: Final = "kat.kv.remote.engine.id"
+"""The engine on the other side of a KV transfer."""
 KV_REQUEST_ID: Final = "kat.kv.request.id"
-KV_ROLE: Final = "kat.kv.role"  # as the engine says it: kv_producer, kv_consumer, kv_both
+"""Request whose KV cache is transferred."""
+KV_ROLE: Final = "kat.kv.role"
+"""As the engine says it: kv_producer, kv_consumer, kv_both."""
 SOURCE: Final = "kat.source"
+"""Where the spans were read from: a file's name, where there is one."""
 SERVICE_NAME: Final = "service.name"
+"""OpenTelemetry's: the service; `kat` on what the processor itself says."""
 HOST_NAME: Final = "host.name"
+"""OpenTelemetry's: the host."""
 HARDWARE_ID: Final = "hw.id"
+"""OpenTelemetry's: the GPU's uuid, by which metrics and logs join."""
 MODEL: Final = "gen_ai.request.model"
+"""OpenTelemetry's: the model that is served."""
 
 # --- span: what a worker says of its work ----------------------------------------------
 SPAN_KIND: Final = "kat.span.kind"
+"""What the span is: step, worker step, host operation, launch, kernel, copy, collective and so
+on."""
 STEP: Final = "kat.step"
-GROUP_SIZE: Final = "kat.group.size"  # ranks that must close the step
-SPAN_COUNT: Final = "kat.span.count"  # of the rank in the step, its worker step included
+"""Number of the engine's iteration."""
+GROUP_SIZE: Final = "kat.group.size"
+"""Ranks that must close the step for it to be complete."""
+SPAN_COUNT: Final = "kat.span.count"
+"""Spans of the rank in the step, its worker step included."""
 DROPPED_COUNT: Final = "kat.span.dropped"
-MICRO: Final = "kat.micro"  # micro-batch of a worker step; left out where there are none
-PHASE: Final = "kat.step.phase"  # prefill | decode | mixed, where the engine says it
-DUMMY: Final = "kat.step.dummy"  # a data-parallel rank without requests runs along
-DIGEST: Final = "kat.digest"  # bytes, on the worker step: kat_otel.digest
-DIGEST_NAMES: Final = "kat.digest.names"  # what its hashes stand for, now and then
+"""Spans of the rank in the step that were lost before they left."""
+MICRO: Final = "kat.micro"
+"""Micro-batch of a worker step; left out where there are none."""
+PHASE: Final = "kat.step.phase"
+"""prefill, decode or mixed, where the engine says it."""
+DUMMY: Final = "kat.step.dummy"
+"""A data-parallel rank without requests runs along."""
+DIGEST: Final = "kat.digest"
+"""The step's digest, bytes, on the worker step (docs/digests.md)."""
+DIGEST_NAMES: Final = "kat.digest.names"
+"""What the digest's hashes stand for; sent now and then."""
 KERNEL_NAME: Final = "gpu.cuda.kernel.name"
+"""Name of the kernel, as the compiler made it. Untrusted."""
 KERNEL_GRID: Final = "gpu.cuda.kernel.grid"
+"""Blocks of the launch, as `x,y,z`."""
 KERNEL_BLOCK: Final = "gpu.cuda.kernel.block"
+"""Threads of a block, as `x,y,z`."""
 STREAM_ID: Final = "gpu.cuda.stream.id"
+"""CUDA stream."""
 CORRELATION_ID: Final = "gpu.cuda.correlation.id"
+"""Joins a launch to the GPU work that it started."""
 GRAPH_ID: Final = "gpu.cuda.graph.id"
+"""CUDA graph whose launch the work belongs to."""
 GRAPH_NODE_ID: Final = "gpu.cuda.graph_node.id"
+"""Node within the CUDA graph."""
 BYTES: Final = "kat.bytes"
+"""Bytes that a copy or collective moved."""
 GROUP: Final = "kat.collective.group"
+"""Communicator of a collective."""
 SEQUENCE: Final = "kat.collective.sequence"
-PEER: Final = "kat.collective.peer"  # the other rank of a send or receive, in the communicator
-CAPTURE_OVERHEAD_NS: Final = "kat.capture.overhead_ns"  # on the worker step: what tracing cost
+"""Number of a collective within its communicator."""
+PEER: Final = "kat.collective.peer"
+"""The other rank of a send or receive, in the communicator."""
+CAPTURE_OVERHEAD_NS: Final = "kat.capture.overhead_ns"
+"""What tracing itself cost in the step, ns; on the worker step."""
 THREAD_ID: Final = "thread.id"
+"""OpenTelemetry's: the host's thread."""
 
 # --- what the processor adds -------------------------------------------------------------
 ANOMALOUS: Final = "kat.anomalous"
-ROLE: Final = "kat.role"  # culprit | victim
+"""The span takes part in an incident."""
+ROLE: Final = "kat.role"
+"""culprit, where the lateness began, or victim, which waited for it."""
 INCIDENT_ID: Final = "kat.incident.id"
+"""The incident, the same over its whole life."""
 INCIDENT_IDS: Final = "kat.incident.ids"
+"""All incidents of the step; on its root."""
 KIND: Final = "kat.kind"
+"""How it shows: slow_kernel, slow_rank, late_launch, slow_transfer, slow_copy, imbalance, stall,
+structure, regression."""
 COMPONENT: Final = "kat.component"
+"""The part of the machine that explains it best; each has a runbook."""
 STATUS: Final = "kat.status"
+"""open, ongoing, resolved."""
 PAGE: Final = "kat.page"
+"""Whether the incident is large and lasting enough to wake somebody."""
 SCORE: Final = "kat.score"
+"""Deviation, in standard deviations."""
 EXPECTED_NS: Final = "kat.expected_ns"
+"""How long the span should have taken, ns."""
 IMPACT_NS: Final = "kat.impact_ns"
+"""What the step would have saved with the cause gone, ns."""
 CULPRIT_RANKS: Final = "kat.culprit.ranks"
+"""Ranks where the lateness began."""
 VICTIM_RANKS: Final = "kat.victim.ranks"
+"""Ranks that waited for it."""
 REPORT: Final = "kat.report"
+"""The incident as JSON, by the schema `kat.report/v1`."""
 SUMMARY: Final = "kat.summary"
+"""The one sentence that names the culprit."""
 REDUCED_COUNT: Final = "kat.span.reduced"
+"""Spans of the step that did not leave; on its root."""
 MISSING_RANKS: Final = "kat.missing_ranks"
+"""Ranks that had not closed the step when it was judged; on its root."""
 LATE: Final = "kat.late"
+"""The span came after its step had been judged, and leaves unjudged."""
 COVERAGE: Final = "kat.coverage"
-SILENCED: Final = "kat.silenced"  # an operator wants no page of the incident for a while
+"""Why the step could not be judged in full; on its root."""
+SILENCED: Final = "kat.silenced"
+"""An operator wants no page of the incident for a while."""
 SILENCE_ID: Final = "kat.silence.id"
+"""Which silence holds the incident's page back."""
 SILENCE_END: Final = "kat.silence.end_unix_nano"
+"""When that silence ends by itself, Unix nanoseconds."""
 SILENCE_REASON: Final = "kat.silence.reason"
-VERDICT: Final = "kat.feedback.verdict"  # true | false: what an operator says of an incident
+"""Why the operator silenced it, in their words."""
+VERDICT: Final = "kat.feedback.verdict"
+"""``true`` or ``false``: what an operator says of an incident."""
 NOTE: Final = "kat.feedback.note"
+"""What the operator adds to the verdict."""
 BY: Final = "kat.feedback.by"
-
-CULPRIT_RANK: Final = "kat.culprit.rank"  # one number, so that it can be searched for
+"""Who says so."""
+CULPRIT_RANK: Final = "kat.culprit.rank"
+"""The culprit as one number, where it is one rank: so that it can be searched for."""
 CULPRIT_HOST: Final = "kat.culprit.host"
+"""The culprit's host, where it is one."""
 ROOT_CAUSE: Final = "kat.root_cause"
+"""Cause that the diagnosis names, of a closed list."""
 CONFIDENCE: Final = "kat.confidence"
-DIAGNOSIS: Final = "kat.diagnosis"  # the whole of it, as JSON
-ACTION: Final = "kat.action"  # the first one
-REQUEST_TRACE_ID: Final = "kat.request.trace_id"  # of a request that the step worked for
+"""Confidence in the diagnosis, 0 to 1; never above the detector's own."""
+DIAGNOSIS: Final = "kat.diagnosis"
+"""The whole diagnosis, as JSON."""
+ACTION: Final = "kat.action"
+"""What to do first."""
+REQUEST_TRACE_ID: Final = "kat.request.trace_id"
+"""Trace of a request that the step worked for."""
 
 EVENT_INCIDENT: Final = "kat.incident"
+"""Name of the log event, and of the span event, that tells of an incident."""
 EVENT_DIAGNOSIS: Final = "kat.diagnosis"
+"""Name of the span event that explains an incident."""
 EVENT_REQUEST: Final = "kat.request"
+"""Name of the event on a step's root for each request that it worked for."""
 EVENT_FEEDBACK: Final = "kat.feedback"
+"""Name of the log event that tells what an operator says of an incident."""
 
 # --- metrics ----------------------------------------------------------------------------------
 METRIC_INCIDENTS: Final = "kat.incidents"
+"""Incidents opened. Counter, {incident}, by instance, rank (the first eight culprits; -1 for
+none), kind, component, page."""
 METRIC_IMPACT: Final = "kat.incident.impact"
+"""Time per step that active incidents cost. Gauge, s, by the same."""
 METRIC_STEP_DURATION: Final = "kat.step.duration"
+"""Duration of the steps that were judged. Histogram, s, by instance."""
 METRIC_ARRIVAL_SKEW: Final = "kat.collective.arrival_skew"
+"""How late a rank came to the collectives of a step, the median over them. Histogram, s, by
+instance and rank."""
 METRIC_SPANS: Final = "kat.processor.spans"
-METRIC_CAPTURE: Final = "kat.capture"  # and what is counted: the worker's sender of itself
+"""Spans by what became of them. Counter, {span}, by outcome and reason."""
+METRIC_CAPTURE: Final = "kat.capture"
+"""Beginning of the names under which a worker's sender counts its own work: `kat.capture.` and
+what is counted."""
 REASON: Final = "kat.reason"
+"""Why, on whatever is counted by reasons."""
