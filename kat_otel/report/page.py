@@ -7,6 +7,7 @@ from typing import Any
 
 from kat_otel.report.advice import KIND_MEANING, next_step
 from kat_otel.report.compare import compare_kernels
+from kat_otel.report.page_diagnosis import diagnosis_view
 from kat_otel.report.page_tables import kernels_view, matrix_view, spans_as_kernels
 from kat_otel.report.page_timeline import timeline_view
 from kat_otel.report.scene import step_of
@@ -124,7 +125,8 @@ def _incident(report: Report, incident: Incident, stages: _Stages | None) -> dic
     sentence = culprit_sentence(incident, report.source.ranks)
     step_ns = _step_time(report, incident)
     share = 100.0 * incident.impact_ns / step_ns if step_ns else 0.0
-    diagnosis = (incident.diagnosis or {}).get("summary")
+    evidence = incident.evidence[:_MAX_EVIDENCE]
+    diagnosis = diagnosis_view(incident.diagnosis, [e.id for e in evidence])
     view: dict[str, Any] = {
         "who": ranks_text(incident.culprit.ranks) if incident.culprit.ranks else incident.scope,
         "headline": f"{sentence[0].upper()}{sentence[1:]}.",
@@ -152,9 +154,10 @@ def _incident(report: Report, incident: Incident, stages: _Stages | None) -> dic
         "page": incident.page,
         "seen": _seen(incident),
         "places": places_text(incident.culprit),
-        "evidence": [{"id": e.id, "text": e.text} for e in incident.evidence[:_MAX_EVIDENCE]],
-        "next": next_step(incident),
-        "diagnosis": diagnosis if isinstance(diagnosis, str) else "",
+        "evidence": [{"id": e.id, "text": e.text} for e in evidence],
+        "more_evidence": len(incident.evidence) - len(evidence),
+        "actions": (diagnosis or {}).get("actions") or [next_step(incident)],
+        "diagnosis": diagnosis,
         "spans": [
             {
                 "rank": ref.rank,
