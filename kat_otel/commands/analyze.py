@@ -28,6 +28,8 @@ _FILES = {"html": "kat-report.html", "perfetto": "kat-report.pftrace"}
 """What nobody wants on a terminal goes to a file."""
 _ENDINGS = {".json": "json", ".html": "html", ".htm": "html", ".pftrace": "perfetto"}
 _INCIDENT, _UNREAD = 1, 2
+_Tables = tuple[SpanTable, SpanTable | None]
+"""What was judged, and the healthy recording."""
 _PATH = click.Path(path_type=Path)
 
 
@@ -98,7 +100,8 @@ def analyze(  # noqa: PLR0917 - click hands the options over by name
         settings=settings,
     )
     table, _ = classify(taken.table, settings.collectives)  # the page draws what was judged
-    _write(report, table, form or _form_of(output), output)
+    before = None if healthy is None else classify(healthy.table, settings.collectives)[0]
+    _write(report, (table, before), form or _form_of(output), output)
     if unread:
         return _UNREAD
     return _INCIDENT if fail_on_incident and report.incidents else 0
@@ -122,37 +125,37 @@ def _form_of(output: Path | None) -> str:
     return _ENDINGS.get(ending, "text")
 
 
-def _write(report: Report, table: SpanTable, form: str, output: Path | None) -> None:
+def _write(report: Report, tables: _Tables, form: str, output: Path | None) -> None:
     if output is None and form in _FILES:
         output = Path(_FILES[form])
     if output is None or str(output) == "-":
-        _print(report, table, form)
+        _print(report, tables, form)
         return
-    _replace(output, lambda file: _fill(report, table, form, file))
+    _replace(output, lambda file: _fill(report, tables, form, file))
     sys.stderr.write(f"kat: wrote {output}\n")
     if form == "perfetto":
         sys.stderr.write("kat: open it in ui.perfetto.dev, which keeps it in the browser\n")
 
 
-def _fill(report: Report, table: SpanTable, form: str, file: IO[bytes]) -> None:
+def _fill(report: Report, tables: _Tables, form: str, file: IO[bytes]) -> None:
     if form == "perfetto":
-        write_perfetto(report, table, file)
+        write_perfetto(report, tables[0], file)
     elif form == "json":
         file.write(to_json(report, indent=2) + b"\n")
     else:
-        content = render_html(report, table) if form == "html" else render_text(report)
+        content = render_html(report, *tables) if form == "html" else render_text(report)
         file.write(content.encode())
 
 
-def _print(report: Report, table: SpanTable, form: str) -> None:
+def _print(report: Report, tables: _Tables, form: str) -> None:
     if form == "text":
         print_text(report, sys.stdout)
     elif form == "json":
         sys.stdout.write(to_json(report, indent=2).decode() + "\n")
     elif form == "html":
-        sys.stdout.write(render_html(report, table))
+        sys.stdout.write(render_html(report, *tables))
     else:
-        write_perfetto(report, table, sys.stdout.buffer)
+        write_perfetto(report, tables[0], sys.stdout.buffer)
 
 
 def _replace(path: Path, fill: Callable[[IO[bytes]], None]) -> None:

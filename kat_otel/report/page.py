@@ -36,15 +36,18 @@ _MAX_SPANS = 24
 _MAX_NOTES = 40
 
 
-def page(report: Report, table: SpanTable | None) -> dict[str, Any]:
+def page(
+    report: Report, table: SpanTable | None, baseline: SpanTable | None = None
+) -> dict[str, Any]:
     """Returns the template's variables for ``report``.
 
     Args:
         report: the verdict.
         table: the spans it was made from, for the drawings; None leaves them out.
+        baseline: the healthy recording it was compared with.
     """
     incidents = by_impact(report)
-    stages = None if table is None else _Stages(table)
+    stages = None if table is None else _Stages(table, baseline)
     source, coverage = report.source, report.coverage
     files, steps = len(source.files), len(report.steps)
     # the folder says more about the reader's machine than about the trace
@@ -101,8 +104,9 @@ def _counterparts(report: Report) -> list[tuple[str, str]]:
 class _Stages:
     """Prepares every step once, however many incidents it has."""
 
-    def __init__(self, table: SpanTable) -> None:
+    def __init__(self, table: SpanTable, baseline: SpanTable | None) -> None:
         self._table = table
+        self.baseline = baseline
         self._known: dict[int | None, Stage | None] = {}
 
     def of(self, incident: Incident) -> Stage | None:
@@ -183,7 +187,7 @@ def _incident(report: Report, incident: Incident, stages: _Stages | None) -> dic
         view["no_timeline"] = "the spans given have no GPU work in the incident's steps."
     else:
         shown = timeline(stage, incident)
-        compared = compare_kernels(stage.table, incident)
+        compared = compare_kernels(stage.table, incident, stages.baseline)
         view["timeline"] = timeline_view(shown, incident)
         view["matrix"] = matrix_view(shown)
         if compared is not None:
