@@ -53,7 +53,7 @@ def diagnose(incident: Incident, knowledge: Knowledge | None = None) -> Diagnosi
     """
     known = knowledge or embedded()
     named: list[Component] = [incident.component]
-    named += [c.component for c in incident.component_candidates]
+    named.extend(c.component for c in incident.component_candidates)
     components = list(dict.fromkeys(named))[:_HYPOTHESES]
     weighed = [_likeliest(incident, component, known) for component in components]
     found = weighed[0]
