@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from kat_otel.errors import KatError, UnreachableError
 __all__ = ["RefusedError", "Server", "control_options", "debug_options", "operator"]
 
 _TIMEOUT_S: Final = 10.0
+_PREAMBLE: Final = re.compile(r".*(?:Connection|Pool)\([^)]*\)?>?\)?: (?:Failed to [^:]*: )?")
 _FILE: Final = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -170,6 +172,5 @@ def _reason(data: bytes) -> str:
 
 
 def _said(error: Exception) -> str:
-    """Returns what went wrong without the objects that urllib3's messages name."""
-    text = str(error)
-    return text.rpartition("): ")[2] if "object at 0x" in text else text
+    """Returns what went wrong without the connection that urllib3's messages name."""
+    return _PREAMBLE.sub("", str(error))
