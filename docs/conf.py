@@ -16,7 +16,6 @@ html_title = "KAT-OTel"
 extensions = ["myst_parser", "pages_from_code", "pages_from_repository"]
 exclude_patterns = ["_build"]
 nitpicky = True
-suppress_warnings = ["toc.empty_glob"]  # places kept for pages that are still being written
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4  # what GitHub's own anchors allow, so that links work in both places
