@@ -77,7 +77,8 @@ def test_a_slow_kernel_is_marked_and_carries_the_report(fleet, backend, connect,
     assert (bad.rank[row], bad.name_of(row)) == (2, "void gemm_2<float>(int)")
     assert bad.attributes[row][semconv.ANOMALOUS] is True
     assert bad.attributes[row][semconv.EXPECTED_NS] == 1_000_000
-    (event,) = events_of(bad.attributes[row])
+    event, told = events_of(bad.attributes[row])
+    assert told.name == semconv.EVENT_DIAGNOSIS
     assert event.name == semconv.EVENT_INCIDENT
     assert json.loads(event.attributes[semconv.REPORT])["culprit"]["ranks"] == [2]
     root = int((bad.kind == SpanKind.STEP).argmax())
@@ -325,6 +326,7 @@ def test_a_lasting_incident_leaves_a_few_whole_steps_and_then_summaries(
         (int(spans.step[row]), semconv.REPORT in event.attributes)
         for row, said in spans.attributes.items()
         for event in events_of(said)
+        if event.name == semconv.EVENT_INCIDENT
     ]
     assert sorted(events) == [(step, step < 2) for step in range(5) for _ in range(2)]
     balanced(processor)
