@@ -52,8 +52,9 @@ def diagnose(incident: Incident, knowledge: Knowledge | None = None) -> Diagnosi
         knowledge: what is known of causes; the package's own if None.
     """
     known = knowledge or embedded()
-    named = [c.component for c in incident.component_candidates]
-    components = list(dict.fromkeys([incident.component, *named]))[:_HYPOTHESES]
+    named: list[Component] = [incident.component]
+    named += [candidate.component for candidate in incident.component_candidates]
+    components = list(dict.fromkeys(named))[:_HYPOTHESES]
     weighed = [_likeliest(incident, component, known) for component in components]
     found = weighed[0]
     doubt = _doubt(incident, found)

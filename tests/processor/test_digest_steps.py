@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from kat_otel.analyzer import with_diagnoses
 from kat_otel import semconv
 from kat_otel.config import Config
 from kat_otel.digest import with_digests
