@@ -52,10 +52,11 @@ def diagnose(incident: Incident, knowledge: Knowledge | None = None) -> Diagnosi
         knowledge: what is known of causes; the package's own if None.
     """
     known = knowledge or embedded()
-    named: list[Component] = [incident.component]
-    named.extend(c.component for c in incident.component_candidates)
-    components = list(dict.fromkeys(named))[:_HYPOTHESES]
-    weighed = [_likeliest(incident, component, known) for component in components]
+    named: tuple[Component, ...] = (
+        incident.component,
+        *(candidate.component for candidate in incident.component_candidates),
+    )
+    weighed = [_likeliest(incident, c, known) for c in dict.fromkeys(named)][:_HYPOTHESES]
     found = weighed[0]
     doubt = _doubt(incident, found)
     cause = known.usual("unknown") if doubt else found.cause

@@ -15,14 +15,14 @@ class _Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     pass
 
 
-class Claim(_Record):
+class Claim(_Record, frozen=True, kw_only=True):
     """One link of the causal chain; ``evidence_ids`` name at least one fact of the incident."""
 
     claim: str
     evidence_ids: list[str]
 
 
-class Hypothesis(_Record):
+class Hypothesis(_Record, frozen=True, kw_only=True):
     """A cause that was weighed, with the ids of the facts on either side.
 
     Attributes:
@@ -36,7 +36,7 @@ class Hypothesis(_Record):
     evidence_against: list[str]
 
 
-class Diagnosis(_Record):
+class Diagnosis(_Record, frozen=True, kw_only=True):
     """What an incident's ``diagnosis`` holds.
 
     Attributes:

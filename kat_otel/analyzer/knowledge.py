@@ -28,7 +28,7 @@ class _Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     pass
 
 
-class Pattern(_Record):
+class Pattern(_Record, frozen=True, kw_only=True):
     """A fact by its signal; the bounds are on the size of its value, in the fact's own unit."""
 
     signal: str
@@ -36,7 +36,7 @@ class Pattern(_Record):
     below: float | None = None
 
 
-class Cause(_Record):
+class Cause(_Record, frozen=True, kw_only=True):
     """One root cause.
 
     Attributes:
@@ -59,7 +59,7 @@ class Cause(_Record):
     confidence: float = 1.0
 
 
-class Knowledge(_Record):
+class Knowledge(_Record, frozen=True, kw_only=True):
     """The whole file; of causes that fit equally well the first is named."""
 
     version: str

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from kat_otel.analyzer import diagnose
+from kat_otel.analyzer import diagnose, embedded
 from kat_otel.verdict import Incident
 
 __all__ = ["Diagnoses"]
@@ -17,9 +17,13 @@ _REMEMBERED = 10_000
 
 
 class Diagnoses:
-    """Remembers the diagnoses of the latest 10,000 incidents, and on what they were made."""
+    """Remembers the diagnoses of the latest 10,000 incidents, and on what they were made.
+
+    A step that measures anew has other numbers, and claims quote them: then it is made anew too.
+    """
 
     def __init__(self) -> None:
+        embedded()  # read at start: the first incident is not to wait for it
         self._made: OrderedDict[str, tuple[tuple[Any, ...], dict[str, Any]]] = OrderedDict()
 
     def fill(self, incidents: Iterable[Incident]) -> None:

@@ -126,16 +126,15 @@ def _explain(console: Console, number: int, incident: Incident, report: Report) 
 
 def _diagnosis(console: Console, incident: Incident) -> None:
     """Prints what is diagnosed and on which facts, which stand above with their numbers."""
-    said = incident.diagnosis
-    if said is None:
+    said = incident.diagnosis or {}  # of a report made elsewhere, any part may be missing
+    if "summary" not in said:
         return
-    chain = said["causal_chain"]
-    cited = ", ".join(chain[0]["evidence_ids"]) if chain and not said["abstained"] else ""
-    because = f", from {cited}" if cited else ""
-    sure = (
-        "" if said["abstained"] else f" ({said['root_cause']}, {said['confidence']:.2g}{because})"
-    )
-    _indented(console, printable(f"Diagnosis: {said['summary']}{sure}"))
+    text = f"Diagnosis: {said['summary']}"
+    if "root_cause" in said and not said.get("abstained"):
+        chain = said.get("causal_chain")
+        because = f", from {', '.join(chain[0]['evidence_ids'])}" if chain else ""
+        text += f" ({said['root_cause']}, {said.get('confidence', 0):.2g}{because})"
+    _indented(console, printable(text))
 
 
 def _indented(console: Console, text: str, *, mark: str = "") -> None:

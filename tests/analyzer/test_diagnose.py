@@ -68,6 +68,7 @@ def test_a_late_launch_without_hardware_is_laid_to_the_host_that_launches():
     assert cause.evidence_ids == ["E3", "E4"]
     assert (late.evidence_ids, waiting.evidence_ids) == (["E1"], ["E2"])
     assert "py-spy dump" in said.actions[0]
+    assert "on node-0: py-spy dump --pid PID" in said.actions[1]
 
 
 def test_what_the_hardware_says_makes_the_cause_more_exact():
