@@ -25,9 +25,9 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from kat_otel.instrumentation.cupti import Capture
-from kat_otel.instrumentation.records import Loss
-from kat_otel.instrumentation.region import RegionSource
+from kat_otel.instrumentation.capture.cupti import Capture
+from kat_otel.instrumentation.capture.records import Loss
+from kat_otel.instrumentation.capture.region import RegionSource
 from kat_otel.instrumentation.settings import Settings
 from tests.instrumentation.standin import Standin
 

@@ -17,9 +17,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from kat_otel.errors import CaptureError
-from kat_otel.instrumentation.cupti import Capture
-from kat_otel.instrumentation.records import KINDS, Batch, Edge
-from kat_otel.instrumentation.region import RegionSource
+from kat_otel.instrumentation.capture.cupti import Capture
+from kat_otel.instrumentation.capture.records import KINDS, Batch, Edge
+from kat_otel.instrumentation.capture.region import RegionSource
 from kat_otel.instrumentation.settings import Settings
 from tests.instrumentation.capturing import rows
 from tests.instrumentation.standin import Standin

@@ -1,7 +1,7 @@
 """What it costs a worker to make OTLP bytes of its spans, on one core.
 
 ``python bench/pack.py [LAYERS ...]``: steps of a 70B-like model's decoding, packed by NumPy
-(:mod:`kat_otel.instrumentation.pack`), beside protobuf's objects, and spans and encoder of
+(:mod:`kat_otel.instrumentation.sending.pack`), beside protobuf's objects, and spans and encoder of
 OpenTelemetry's SDK. Ratios first: absolute figures are the machine's.
 """
 
@@ -24,11 +24,11 @@ from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 from kat_otel import semconv
 from kat_otel.digest import digest_of
 from kat_otel.fields import KIND_NAMES, SPAN_INTS, SPAN_TEXTS
-from kat_otel.instrumentation.ids import described, identified, with_digest
-from kat_otel.instrumentation.pack import Packer, request
-from kat_otel.instrumentation.records import StepFlag
-from kat_otel.instrumentation.step import Step
-from kat_otel.instrumentation.worker import Worker
+from kat_otel.instrumentation.capture.records import StepFlag
+from kat_otel.instrumentation.identity.worker import Worker
+from kat_otel.instrumentation.sending.ids import described, identified, with_digest
+from kat_otel.instrumentation.sending.pack import Packer, request
+from kat_otel.instrumentation.steps.step import Step
 from kat_otel.lmdia.decode import LLAMA_70B, decode_program, workers
 from kat_otel.lmdia.recording import Group
 from kat_otel.lmdia.table import to_table

@@ -18,9 +18,9 @@ import time
 import numpy as np
 
 from kat_otel.digest import digest_of, encode
-from kat_otel.instrumentation.records import API, KERNEL, MARKER, STEP, Batch, Edge
+from kat_otel.instrumentation.capture.records import API, KERNEL, MARKER, STEP, Batch, Edge
 from kat_otel.instrumentation.settings import Settings
-from kat_otel.instrumentation.tree import StepMaker
+from kat_otel.instrumentation.steps.tree import StepMaker
 
 T0 = 1_700_000_000_000_000_000
 PERIOD_NS = 5_000

@@ -33,18 +33,18 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from kat_otel.instrumentation.cupti import Capture
-from kat_otel.instrumentation.helping import Helper
-from kat_otel.instrumentation.records import Edge, StepFlag
+from kat_otel.instrumentation.capture.cupti import Capture
+from kat_otel.instrumentation.capture.records import Edge, StepFlag
+from kat_otel.instrumentation.identity.worker import Worker
+from kat_otel.instrumentation.sending.helping import Helper
 from kat_otel.instrumentation.settings import Settings
-from kat_otel.instrumentation.worker import Worker
 from kat_otel.spans import Resource
 from tests.instrumentation.standin import Standin
 
 GOAL_CALLBACK_NS, GOAL_NS = 100, 1_000
 WARM_S = 4.0
 PROFILED = (
-    "import cProfile, sys; from kat_otel.instrumentation.helper import main; "
+    "import cProfile, sys; from kat_otel.instrumentation.sending.helper import main; "
     "p = cProfile.Profile(); p.enable(); main(sys.argv[2:]); p.disable(); p.dump_stats(sys.argv[1])"
 )
 

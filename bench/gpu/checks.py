@@ -20,9 +20,9 @@ import numpy as np
 from bench.gpu.rehearsal import standin_cupti
 from bench.gpu.workload import Counted, Eager, Graphed, Rehearsed, Workload, timed
 from kat_otel.errors import CaptureError
-from kat_otel.instrumentation.cupti import Capture
-from kat_otel.instrumentation.records import Batch
-from kat_otel.instrumentation.region import RegionSource
+from kat_otel.instrumentation.capture.cupti import Capture
+from kat_otel.instrumentation.capture.records import Batch
+from kat_otel.instrumentation.capture.region import RegionSource
 from kat_otel.instrumentation.settings import Settings
 from kat_otel.ttad import robust
 from kat_otel.ttad.backend import run
@@ -292,7 +292,7 @@ def hardware(rehearse: bool) -> list[Row]:
     """What NVML says of this GPU, and what it does not support."""
     if rehearse:
         return [Row("hardware", "NVML", "skipped", "the rehearsal has no NVML")]
-    nvml: Any = importlib.import_module("kat_otel.instrumentation.nvml")
+    nvml: Any = importlib.import_module("kat_otel.instrumentation.hardware.nvml")
     return [Row("hardware", name, "figure", text) for name, text in nvml.survey()]
 
 

@@ -19,16 +19,16 @@ import urllib3
 
 from kat_otel.errors import KatError
 from kat_otel.finding import Finding
-from kat_otel.instrumentation.gpu_identity import hardware_identity, load_nvml
+from kat_otel.instrumentation.hardware.gpu_identity import hardware_identity, load_nvml
 from kat_otel.instrumentation.settings import Settings
 from kat_otel.opamp import AgentToServer
 
 __all__ = ["examine_worker"]
 
 _PATIENCE_S: Final = 5.0
-_CAPTURE: Final = "kat_otel.instrumentation.library"
-_CUPTI: Final = "kat_otel.instrumentation.libcupti"
-_ENDPOINTS: Final = "kat_otel.instrumentation.endpoints"
+_CAPTURE: Final = "kat_otel.instrumentation.capture.library"
+_CUPTI: Final = "kat_otel.instrumentation.capture.libcupti"
+_ENDPOINTS: Final = "kat_otel.instrumentation.sending.endpoints"
 _PROFILERS: Final = frozenset({"nsys", "nsys-launcher", "ncu", "nvprof", "nv-nsight-cu-cl"})
 _INJECTIONS: Final = ("CUDA_INJECTION64_PATH", "NVTX_INJECTION64_PATH", "NSYS_PROFILING_SESSION_ID")
 _PROTOBUF: Final = "application/x-protobuf"

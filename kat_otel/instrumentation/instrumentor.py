@@ -17,7 +17,7 @@ from opentelemetry.instrumentation.instrumentor import (  # pyright: ignore[repo
 )
 
 from kat_otel.instrumentation.engines import ENGINES, pytorch, vllm_kv
-from kat_otel.instrumentation.hooks import HookSet
+from kat_otel.instrumentation.engines.hooks import HookSet
 from kat_otel.instrumentation.session import forget_session, is_off
 from kat_otel.instrumentation.start import is_asked
 

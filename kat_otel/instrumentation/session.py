@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 from kat_otel.errors import KatError
-from kat_otel.instrumentation.identify import Identifier
-from kat_otel.instrumentation.ranks import Who, from_environment
-from kat_otel.instrumentation.records import Edge, StepFlag
+from kat_otel.instrumentation.capture.records import Edge, StepFlag
+from kat_otel.instrumentation.identity.identify import Identifier
+from kat_otel.instrumentation.identity.ranks import Who, from_environment
+from kat_otel.instrumentation.identity.worker import Worker
 from kat_otel.instrumentation.settings import Settings
-from kat_otel.instrumentation.worker import Worker
 
 __all__ = ["HELPER", "Capturing", "Open", "Session", "forget_session", "is_off", "session"]
 
@@ -33,7 +33,7 @@ _LAST_WORD_S: Final = 1.0
 
 
 class Capturing(Protocol):
-    """What we use of :class:`kat_otel.instrumentation.cupti.Capture`."""
+    """What we use of :class:`kat_otel.instrumentation.capture.cupti.Capture`."""
 
     fd: int
 
@@ -118,17 +118,19 @@ class Session:
         """Starts who makes spans of what is captured, and sends them."""
         own = getattr(capture, "source", None)  # torch.profiler's events are Python objects
         if self._settings.where == "process" and own is None:
-            helping: Any = importlib.import_module("kat_otel.instrumentation.helping")
+            helping: Any = importlib.import_module("kat_otel.instrumentation.sending.helping")
             return helping.start_helper(capture.fd, self._settings, self._unheard)
-        region: Any = importlib.import_module("kat_otel.instrumentation.region")
-        sending: Any = importlib.import_module("kat_otel.instrumentation.sending")
-        return sending.SendingThread(self._settings, own or region.RegionSource(capture.fd))
+        region: Any = importlib.import_module("kat_otel.instrumentation.capture.region")
+        wiring: Any = importlib.import_module("kat_otel.instrumentation.sending.wiring")
+        return wiring.SendingThread(self._settings, own or region.RegionSource(capture.fd))
 
     def _captured(self) -> Capturing | None:
-        cupti: Any = importlib.import_module("kat_otel.instrumentation.cupti")
+        cupti: Any = importlib.import_module("kat_otel.instrumentation.capture.cupti")
         try:
             if self._settings.tool == "torch":
-                torch: Any = importlib.import_module("kat_otel.instrumentation.torch_capture")
+                torch: Any = importlib.import_module(
+                    "kat_otel.instrumentation.capture.torch_capture"
+                )
                 return torch.TorchCapture(self._settings)
             if self._settings.tool == "cupti":
                 return cupti.Capture.start(self._settings)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kat_otel.instrumentation.cupti import Capture
-from kat_otel.instrumentation.records import KINDS as COLUMNS
-from kat_otel.instrumentation.records import Batch
-from kat_otel.instrumentation.region import RegionSource
+from kat_otel.instrumentation.capture.cupti import Capture
+from kat_otel.instrumentation.capture.records import KINDS as COLUMNS
+from kat_otel.instrumentation.capture.records import Batch
+from kat_otel.instrumentation.capture.region import RegionSource
 from kat_otel.instrumentation.settings import Settings
 from tests.instrumentation.standin import KINDS, ROW, Standin
 

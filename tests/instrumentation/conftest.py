@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kat_otel.instrumentation.counts import Counts
+from kat_otel.instrumentation.sending.counts import Counts
 from kat_otel.lmdia.recording import Group
 from tests.instrumentation import standin_gpus
 from tests.instrumentation.simulated import Collector, program_of

@@ -8,9 +8,9 @@ import sys
 import types
 import urllib.request
 
-from kat_otel.instrumentation import helper, sending
-from kat_otel.instrumentation.records import Batch
-from kat_otel.instrumentation.tree import Counts
+from kat_otel.instrumentation.capture.records import Batch
+from kat_otel.instrumentation.sending import helper, wiring
+from kat_otel.instrumentation.steps.tree import Counts
 from kat_otel.lmdia.recording import Group
 from tests.instrumentation.simulated import program_of, steps_of, worker_of
 
@@ -59,6 +59,6 @@ class StepMaker:
 if __name__ == "__main__":
     region = types.ModuleType("region")
     vars(region)["RegionSource"] = RegionSource
-    sys.modules["kat_otel.instrumentation.region"] = region
-    sending.StepMaker = StepMaker
+    sys.modules["kat_otel.instrumentation.capture.region"] = region
+    wiring.StepMaker = StepMaker
     sys.exit(helper.main(sys.argv[1:]))

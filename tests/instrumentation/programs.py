@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kat_otel.instrumentation.records import KINDS, STEP, Batch, Edge, Loss
+from kat_otel.instrumentation.capture.records import KINDS, STEP, Batch, Edge, Loss
 from kat_otel.instrumentation.settings import Settings
-from kat_otel.instrumentation.step import Step
-from kat_otel.instrumentation.tree import StepMaker
+from kat_otel.instrumentation.steps.step import Step
+from kat_otel.instrumentation.steps.tree import StepMaker
 from kat_otel.spans import NO_PARENT
 
 T0 = 1_700_000_000_000_000_000

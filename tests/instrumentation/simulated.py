@@ -14,9 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 
 from kat_otel.identity import nonce_of
-from kat_otel.instrumentation.records import Batch, StepFlag
-from kat_otel.instrumentation.step import Step
-from kat_otel.instrumentation.worker import Worker
+from kat_otel.instrumentation.capture.records import Batch, StepFlag
+from kat_otel.instrumentation.identity.worker import Worker
+from kat_otel.instrumentation.steps.step import Step
 from kat_otel.lmdia.decode import LLAMA_70B, decode_program, workers
 from kat_otel.lmdia.program import Program
 from kat_otel.lmdia.recording import Group

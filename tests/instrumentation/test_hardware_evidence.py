@@ -29,8 +29,8 @@ HOST = "node-0"
 
 WORKER = """
 import os, sys, urllib.request
-from kat_otel.instrumentation.gpu_identity import hardware_identity
-from kat_otel.instrumentation.hardware_loop import HardwareLoop
+from kat_otel.instrumentation.hardware.gpu_identity import hardware_identity
+from kat_otel.instrumentation.hardware.loop import HardwareLoop
 
 port, instance, host, rank = sys.argv[1:]
 

@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kat_otel.instrumentation.library import PATH
+from kat_otel.instrumentation.capture.library import PATH
 from tests.instrumentation import standin
 from tests.instrumentation.capturing import rows
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
 
-# Stands for kat_otel.instrumentation.helper: says what it was given and reads what comes.
+# Stands for kat_otel.instrumentation.sending.helper: says what it was given and reads what comes.
 HELPER = """\
 #!{python}
 import os, sys
 sys.path.insert(0, {repository!r})
-from kat_otel.instrumentation.region import RegionSource
+from kat_otel.instrumentation.capture.region import RegionSource
 from tests.instrumentation import needs
 
 needs.compiler()
@@ -102,7 +102,10 @@ def test_the_helper_may_be_a_module_of_a_named_python(server: Path, tmp_path: Pa
     program, out = helper(tmp_path)
     done = serve(server, tmp_path, KAT_HELPER_PYTHON=str(program))
     assert (done.returncode, done.stderr) == (0, "")
-    assert wait_for(out) == f"['-P', '-m', 'kat_otel.instrumentation.helper', '--fd'] {EXPECTED}"
+    assert (
+        wait_for(out)
+        == f"['-P', '-m', 'kat_otel.instrumentation.sending.helper', '--fd'] {EXPECTED}"
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kat_otel import semconv
-from kat_otel.instrumentation.library import PATH
+from kat_otel.instrumentation.capture.library import PATH
 from kat_otel.spans import SpanKind, SpanTable, concat
 from tests.instrumentation import needs, standin
 from tests.instrumentation.capturing import rows

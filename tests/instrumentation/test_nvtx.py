@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from kat_otel.instrumentation.cupti import Capture
-from kat_otel.instrumentation.library import PATH
-from kat_otel.instrumentation.records import Batch
-from kat_otel.instrumentation.region import RegionSource
+from kat_otel.instrumentation.capture.cupti import Capture
+from kat_otel.instrumentation.capture.library import PATH
+from kat_otel.instrumentation.capture.records import Batch
+from kat_otel.instrumentation.capture.region import RegionSource
 from kat_otel.instrumentation.settings import Settings
 from tests.instrumentation import needs
 from tests.instrumentation.capturing import join, running

@@ -7,9 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kat_otel.instrumentation.records import API, COPY, KERNEL, MARKER, SET, STEP, Batch, Edge
+from kat_otel.instrumentation.capture.records import (
+    API,
+    COPY,
+    KERNEL,
+    MARKER,
+    SET,
+    STEP,
+    Batch,
+    Edge,
+)
 from kat_otel.instrumentation.settings import Settings
-from kat_otel.instrumentation.tree import StepMaker
+from kat_otel.instrumentation.steps.tree import StepMaker
 from kat_otel.kernels import COPY_KINDS, classify
 from kat_otel.readers import read
 from kat_otel.spans import SpanKind, SpanTable, StringTable

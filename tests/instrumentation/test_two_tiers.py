@@ -22,12 +22,12 @@ from kat_otel.config import (
     ReceiverConfig,
 )
 from kat_otel.identity import trace_ids
-from kat_otel.instrumentation.control import Control
-from kat_otel.instrumentation.counts import Counts
-from kat_otel.instrumentation.export import Exporter, deliveries
-from kat_otel.instrumentation.sender import Sender
+from kat_otel.instrumentation.sending.control import Control
+from kat_otel.instrumentation.sending.counts import Counts
+from kat_otel.instrumentation.sending.export import Exporter, deliveries
+from kat_otel.instrumentation.sending.sender import Sender
 from kat_otel.instrumentation.settings import Settings
-from kat_otel.instrumentation.step import Step
+from kat_otel.instrumentation.steps.step import Step
 from kat_otel.kernels import semantics
 from kat_otel.lmdia import kernel_names
 from kat_otel.lmdia.inject import slow_kernels

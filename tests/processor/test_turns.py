@@ -10,8 +10,8 @@ import pytest
 from kat_otel import semconv
 from kat_otel.capture import capture_nonce
 from kat_otel.config import AssemblerConfig
-from kat_otel.instrumentation.ids import described, digest_span, identified, with_digest
-from kat_otel.instrumentation.pack import Packer, request
+from kat_otel.instrumentation.sending.ids import described, digest_span, identified, with_digest
+from kat_otel.instrumentation.sending.pack import Packer, request
 from kat_otel.lmdia.recording import Group
 from kat_otel.otlp import decode_traces
 from kat_otel.processor.assembler import Assembler

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kat_otel.instrumentation.engines import deepspeed, pytorch, sglang, tensorrt_llm, vllm
-from kat_otel.instrumentation.hooks import Hook
+from kat_otel.instrumentation.engines.hooks import Hook
 
 __all__ = ["ENGINES", "Engine"]
 

@@ -10,8 +10,8 @@ import sys
 from dataclasses import replace
 from typing import Any, Final
 
-from kat_otel.instrumentation.hooks import Call, Hook
-from kat_otel.instrumentation.ranks import Who, from_environment
+from kat_otel.instrumentation.engines.hooks import Call, Hook
+from kat_otel.instrumentation.identity.ranks import Who, from_environment
 from kat_otel.instrumentation.session import Open, session
 
 __all__ = ["HOOKS"]

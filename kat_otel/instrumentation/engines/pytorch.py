@@ -15,9 +15,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 
+from kat_otel.instrumentation.capture.records import StepFlag
+from kat_otel.instrumentation.engines.hooks import Hook
 from kat_otel.instrumentation.guard import Guard
-from kat_otel.instrumentation.hooks import Hook
-from kat_otel.instrumentation.records import StepFlag
 from kat_otel.instrumentation.session import Open, session
 
 __all__ = ["CALLS", "MODULE", "Instrumented", "find_model", "instrument", "step", "stop_finding"]

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from kat_otel import semconv
-from kat_otel.instrumentation.hooks import Call, Hook
-from kat_otel.instrumentation.ranks import Who, current_device
-from kat_otel.instrumentation.records import StepFlag
-from kat_otel.instrumentation.request_links import LINKS, parse_traceparent
+from kat_otel.instrumentation.capture.records import StepFlag
+from kat_otel.instrumentation.engines.hooks import Call, Hook
+from kat_otel.instrumentation.engines.request_links import LINKS, parse_traceparent
+from kat_otel.instrumentation.identity.ranks import Who, current_device
+from kat_otel.instrumentation.identity.worker import Links
 from kat_otel.instrumentation.session import Open, session
-from kat_otel.instrumentation.worker import Links
 from kat_otel.spans import UNKNOWN
 
 __all__ = ["CALLS", "HOOKS", "who"]

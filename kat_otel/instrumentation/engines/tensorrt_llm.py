@@ -13,9 +13,9 @@ import os
 import sys
 from typing import Any, Final
 
-from kat_otel.instrumentation.hooks import Call, Hook
-from kat_otel.instrumentation.ranks import Who, current_device, from_environment
-from kat_otel.instrumentation.records import StepFlag
+from kat_otel.instrumentation.capture.records import StepFlag
+from kat_otel.instrumentation.engines.hooks import Call, Hook
+from kat_otel.instrumentation.identity.ranks import Who, current_device, from_environment
 from kat_otel.instrumentation.session import Open, session
 from kat_otel.spans import UNKNOWN
 

@@ -20,13 +20,13 @@ import sys
 from typing import Any, Final
 
 from kat_otel import semconv
+from kat_otel.instrumentation.capture.records import Edge, StepFlag
 from kat_otel.instrumentation.engines import vllm_kv
-from kat_otel.instrumentation.hooks import Call, Hook
-from kat_otel.instrumentation.ranks import Who, current_device, torch_world
-from kat_otel.instrumentation.records import Edge, StepFlag
-from kat_otel.instrumentation.request_links import Requests, parse_traceparent
+from kat_otel.instrumentation.engines.hooks import Call, Hook
+from kat_otel.instrumentation.engines.request_links import Requests, parse_traceparent
+from kat_otel.instrumentation.identity.ranks import Who, current_device, torch_world
+from kat_otel.instrumentation.identity.worker import Links
 from kat_otel.instrumentation.session import Open, session
-from kat_otel.instrumentation.worker import Links
 from kat_otel.spans import UNKNOWN
 
 __all__ = ["CALLS", "HOOKS", "who"]

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from kat_otel import semconv
+from kat_otel.instrumentation.engines.hooks import Hook
 from kat_otel.instrumentation.guard import Guard
-from kat_otel.instrumentation.hooks import Hook
-from kat_otel.instrumentation.host_ranges import HostRange, HostRanges
 from kat_otel.instrumentation.session import session
+from kat_otel.instrumentation.steps.host_ranges import HostRange, HostRanges
 
 __all__ = ["CALLS", "say", "unwatch", "watch"]
 

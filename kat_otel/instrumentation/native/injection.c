@@ -89,7 +89,7 @@ static int spawn_helper(void) {
     snprintf(fd, sizeof fd, "%d", kat_fd());
     const char *python = setting("KAT_HELPER_PYTHON");
     const char *with_python[] = {
-        python, "-P", "-m", "kat_otel.instrumentation.helper", "--fd", fd, NULL};
+        python, "-P", "-m", "kat_otel.instrumentation.sending.helper", "--fd", fd, NULL};
     const char *by_name[] = {"kat-otel-helper", "--fd", fd, NULL};
     const char **command = *python ? with_python : by_name;
     posix_spawn_file_actions_t actions;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 
-from kat_otel.instrumentation.hooks import Hook
+from kat_otel.instrumentation.engines.hooks import Hook
 
 Read = Callable[[str], str | None]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kat_otel.instrumentation.engines import ENGINES, Engine
-from kat_otel.instrumentation.hooks import Hook
+from kat_otel.instrumentation.engines.hooks import Hook
 from tests.instrumentation.contracts.check import applies, broken
 from tests.instrumentation.contracts.packages import NotReachedError, Package
 

@@ -61,8 +61,8 @@ def start_helper(fd: int, _settings: Any, _unheard: Any = None) -> Helper | None
 
 
 for _name, _content in (
-    ("cupti", {"Capture": Capture}),
-    ("helping", {"start_helper": start_helper}),
+    ("capture.cupti", {"Capture": Capture}),
+    ("sending.helping", {"start_helper": start_helper}),
 ):
     _module = ModuleType(f"kat_otel.instrumentation.{_name}")
     vars(_module).update(_content)

@@ -149,7 +149,7 @@ def test_without_capture_or_helper_the_program_runs_on(programs: Programs) -> No
     done = programs.run(
         """
         import sys
-        broken = sys.modules["kat_otel.instrumentation.helping"]
+        broken = sys.modules["kat_otel.instrumentation.sending.helping"]
         def start_helper(*_):
             raise OSError("no processes left")
         broken.start_helper = start_helper
@@ -193,7 +193,7 @@ def test_a_dead_store_keeps_nobody_waiting_and_is_said(programs: Programs) -> No
     done = programs.run(
         """
         import time
-        from kat_otel.instrumentation import identify
+        from kat_otel.instrumentation.identity import identify
         identify.WAITS = (0, 0.01, 0.01)
         from kat_otel.instrumentation.session import session
         import torch.distributed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from kat_otel.instrumentation.records import StepFlag
+from kat_otel.instrumentation.capture.records import StepFlag
 from tests.instrumentation.engines.programs import Programs
 
 D, P, DUMMY = int(StepFlag.DECODE), int(StepFlag.PREFILL), int(StepFlag.DUMMY)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kat_otel.instrumentation.records import StepFlag
+from kat_otel.instrumentation.capture.records import StepFlag
 from tests.instrumentation.engines.programs import REPOSITORY, Programs
 
 D, P = int(StepFlag.DECODE), int(StepFlag.PREFILL)

@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from kat_otel.instrumentation.records import StepFlag
+from kat_otel.instrumentation.capture.records import StepFlag
 from tests.instrumentation.engines.programs import Done, Programs
 
 D, P, DUMMY = int(StepFlag.DECODE), int(StepFlag.PREFILL), int(StepFlag.DUMMY)

@@ -1,0 +1,1 @@
+"""What CUPTI (or torch.profiler) says of this process, as columns."""

@@ -1,0 +1,1 @@
+"""What GPU, process and host say of themselves, once a second."""

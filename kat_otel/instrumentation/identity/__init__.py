@@ -1,0 +1,1 @@
+"""Who the worker is: its rank, the instance's nonce, and where it runs."""
