@@ -16,14 +16,13 @@ from kat_otel.analyzer.diagnosis import Claim, Diagnosis, Hypothesis
 from kat_otel.analyzer.evidence import matching, silent
 from kat_otel.analyzer.knowledge import UNEXPLAINED, Cause, Knowledge, embedded
 from kat_otel.verdict import Component, Culprit, Evidence, Incident, Report
+from kat_otel.wording import ranks_text
 
 __all__ = ["action_text", "diagnose", "with_diagnoses"]
 
 _EFFECTS: Final = ("arrival_excess", "begin", "wait")
 """Signals that say what came of it, in the order in which it happens."""
 _HYPOTHESES: Final = 4
-_SHOWN: Final = 8
-"""Ranks named in a sentence."""
 _DOUBT: Final = 0.5
 """What facts against a cause leave of the confidence in it: chosen, not measured."""
 _SAFE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -94,11 +93,7 @@ def action_text(action: str, culprit: Culprit | None) -> str:
 
 
 def _who(incident: Incident) -> str:
-    ranks = incident.culprit.ranks
-    if not ranks:
-        return incident.scope
-    shown = ", ".join(map(str, ranks[:_SHOWN])) + (", …" if len(ranks) > _SHOWN else "")
-    return f"rank{'s' if len(ranks) > 1 else ''} {shown}"
+    return ranks_text(incident.culprit.ranks) if incident.culprit.ranks else incident.scope
 
 
 def _name(names: Sequence[str]) -> str:

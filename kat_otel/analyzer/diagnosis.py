@@ -11,7 +11,7 @@ from kat_otel.verdict import Component
 __all__ = ["Claim", "Diagnosis", "Hypothesis"]
 
 
-class _Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pass
 
 

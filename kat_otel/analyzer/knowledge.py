@@ -24,7 +24,7 @@ _PLACES: Final = frozenset({"gpu", "host", "i"})
 _PLACE: Final = re.compile(r"\{([^}]*)\}")
 
 
-class _Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pass
 
 

@@ -20,13 +20,12 @@ from kat_otel.report.sentences import (
     percent_text,
     places_text,
     probability_text,
-    rank_list,
-    ranks_text,
 )
 from kat_otel.report.stage import Stage, stage_of
 from kat_otel.report.timeline import timeline
 from kat_otel.spans import SpanTable
 from kat_otel.verdict import Incident, Report
+from kat_otel.wording import rank_list, ranks_text
 
 __all__ = ["page"]
 

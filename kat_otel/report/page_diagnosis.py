@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, cast
 
-from kat_otel.report.sentences import ranks_text
+from kat_otel.wording import ranks_text
 
 __all__ = ["diagnosis_view"]
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from kat_otel.kernels import family
 from kat_otel.report.compare import Comparison, KernelRow
-from kat_otel.report.sentences import duration_text, ranks_text
+from kat_otel.report.sentences import duration_text
 from kat_otel.report.timeline import Role, Timeline
 from kat_otel.verdict import Incident, SpanRef
+from kat_otel.wording import ranks_text
 
 __all__ = ["kernels_view", "matrix_view", "short_name", "spans_as_kernels"]
 

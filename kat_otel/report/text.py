@@ -26,10 +26,9 @@ from kat_otel.report.sentences import (
     places_text,
     printable,
     probability_text,
-    rank_list,
-    ranks_text,
 )
 from kat_otel.verdict import Coverage, Incident, Report, Source
+from kat_otel.wording import rank_list, ranks_text
 
 __all__ = ["print_text", "render_text"]
 

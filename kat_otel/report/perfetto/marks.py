@@ -12,15 +12,11 @@ from numpy.typing import NDArray
 from kat_otel.report.advice import KIND_MEANING, next_step
 from kat_otel.report.perfetto.packets import Argument, Slice
 from kat_otel.report.scene import Scene, scene_of, step_of
-from kat_otel.report.sentences import (
-    by_impact,
-    culprit_sentence,
-    probability_text,
-    rank_list,
-)
+from kat_otel.report.sentences import by_impact, culprit_sentence, probability_text
 from kat_otel.report.stage import Stage, stage_of
 from kat_otel.spans import SpanTable
 from kat_otel.verdict import Incident, Report
+from kat_otel.wording import rank_list
 
 __all__ = ["Mark", "Marks", "marks_of"]
 
