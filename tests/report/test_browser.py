@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kat_otel.report import render_html
+from kat_otel.report.html import render_html
 from kat_otel.report.timeline import MAX_SPANS
 from kat_otel.spans import SpanTable
 from kat_otel.verdict import Report

@@ -47,7 +47,7 @@ def test_the_healthy_recording_tells_what_the_culprit_took_before(spans: SpanTab
 
 
 def test_the_page_shows_the_history_as_a_third_bar(spans: SpanTable) -> None:
-    from kat_otel.report import render_html
+    from kat_otel.report.html import render_html
 
     report = samples.report(spans, samples.slow_kernel(spans))
     assert "rank 3 in the healthy recording" in render_html(report, spans, spans)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kat_otel.report import render_html
+from kat_otel.report.html import render_html
 from kat_otel.spans import SpanTable
 from kat_otel.verdict import Culprit, Report, from_json
 from tests.report import samples
