@@ -98,7 +98,7 @@ def test_the_report_is_the_page_of_kat_analyze(port, incident):
     status, html, _ = get(port, f"/incidents/{incident}")
     assert status == 200
     parts = re.findall(r'data-kat="(\w+)"', html)
-    assert parts == ["incident", "timeline", "matrix", "evidence", "kernels", "diagnosis", "read"]
+    assert parts == ["incident", "timeline", "matrix", "evidence", "diagnosis", "kernels", "read"]
     text = text_of(html)
     assert "Rank 2 makes ranks 0-1 and 3 wait" in text
     assert "rank 2 in its last healthy whole step" in text, "kernels stand against history"
