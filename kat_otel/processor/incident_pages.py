@@ -7,6 +7,7 @@ made a moment ago is handed out again. What draws it is handed in by whoever sta
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -28,6 +29,9 @@ __all__ = ["IncidentPages", "PageMaker"]
 
 _FRESH_S: Final = 5.0
 """A page is not made anew more often: an incident of each step would change it with each."""
+_REST: Final = 4.0
+"""Drawing rests for so many times as long as it took: it shares the interpreter with judging, which
+whoever asks for page after page slows by a fifth at most."""
 _MADE: Final = 4
 """Pages that are kept, of about a megabyte each."""
 _HEADERS: Final = {
@@ -78,6 +82,7 @@ class IncidentPages:
         self._make = make
         self._clock = clock
         self._making = threading.Lock()
+        self._rested = -math.inf
         self._made: OrderedDict[str, tuple[Exhibit, float, str]] = OrderedDict()
 
     def routes(self) -> list[Route]:
@@ -138,17 +143,19 @@ class IncidentPages:
             if made is not None and (made[0] is exhibit or self._clock() - made[1] < _FRESH_S):
                 self._made.move_to_end(name)
                 return made[2]
-            spans, healthy = exhibit.spans, exhibit.healthy
-            html = make(
-                exhibit.report,
-                spans and spans.table,
-                healthy and healthy.table,
-                exhibit.missing,
-            )
+            time.sleep(max(0.0, self._rested - self._clock()))
+            begin = self._clock()
+            html = make(exhibit.report, *_tables(exhibit), exhibit.missing)
+            self._rested = self._clock() + _REST * (self._clock() - begin)
             self._made[name] = exhibit, self._clock(), html
             while len(self._made) > _MADE:
                 self._made.popitem(last=False)
             return html
+
+
+def _tables(exhibit: Exhibit) -> tuple[SpanTable | None, SpanTable | None]:
+    spans, healthy = exhibit.spans, exhibit.healthy
+    return spans and spans.table, healthy and healthy.table
 
 
 def _problem(text: str) -> Response:

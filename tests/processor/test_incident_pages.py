@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import threading
 import time
 import urllib.error
+from types import SimpleNamespace
 from urllib.request import Request, urlopen
 
+import msgspec
 import pytest
 
 from kat_otel.config import AuthConfig, Config, DebugConfig, ExporterConfig, ReceiverConfig
+from kat_otel.processor.exhibits import Exhibits
+from kat_otel.processor.incident_pages import IncidentPages
+from kat_otel.processor.known_incidents import KnownIncidents
 from kat_otel.processor.server import Processor
 from kat_otel.report.incident_page import incident_page
+from kat_otel.spans import concat
 from kat_otel.verdict import from_json
 from tests.integration.traffic import Instance, Sender
+from tests.processor.conftest import Fleet, StandInJudge
 from tests.report.browser import Browser, chromium, executable
 from tests.report.test_accessible import axe, violations
 
@@ -184,6 +192,32 @@ def test_a_page_is_made_once_by_one_thread_however_many_ask():
         assert [status for status, *_ in answers] == [200] * 4
         assert len(made) == 1
         assert "kat-judge" not in threads
+
+
+def test_drawing_rests_for_longer_than_it_takes():
+    """Pages take time from the judging thread, as both need the interpreter."""
+    drawn = []
+
+    def make(*given):
+        begin = time.monotonic()
+        time.sleep(0.05)
+        html = incident_page(*given)
+        drawn.append((begin, time.monotonic()))
+        return html
+
+    exhibits, known = Exhibits(8, 2**30), KnownIncidents()
+    table = concat(Fleet().step(1, rank2=5_000_000))
+    report = StandInJudge().judge(table)
+    for name in ("aaaa", "bbbb", "cccc"):
+        incident = msgspec.structs.replace(report.incidents[0], id=name)
+        step = SimpleNamespace(spans=table, instance="i", ending="complete")
+        exhibits.take(step, msgspec.structs.replace(report, incidents=[incident]))
+    page = IncidentPages(exhibits, known, make).routes()[1].endpoint
+    for name in ("aaaa", "bbbb", "cccc", "cccc"):
+        assert page(SimpleNamespace(path_params={"id": name})).status_code == 200
+    assert len(drawn) == 3, "the one that was just drawn is handed out again"
+    for (begin, end), (following, _) in itertools.pairwise(drawn):
+        assert following - end >= 3.9 * (end - begin)
 
 
 def test_judging_goes_on_while_a_page_is_made():
