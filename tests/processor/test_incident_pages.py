@@ -123,6 +123,20 @@ def test_the_report_object_comes_as_data(port, incident):
     assert f'"{incident}"' in get(port, f"/incidents/{incident}")[1], "and stands in the page"
 
 
+def test_a_resolved_incident_keeps_its_report():
+    with processor() as calm:
+        play(calm, play(calm, 0), healthy=40, ill=0)
+        port = calm.port_of("debug")
+        assert json.loads(get(port, "/debug/live.json")[1])["incidents"] == []
+        (over,) = json.loads(get(port, "/debug/steps.json")[1])["reports"]
+        html = get(port, "/debug/steps")[1]
+        assert "Resolved incidents" in html
+        assert f'href="/incidents/{over["id"]}"' in html
+        page = text_of(get(port, f"/incidents/{over['id']}")[1])
+        assert "Status resolved" in page
+        assert "Who waits for whom" in page, "the step that showed it is still drawn"
+
+
 def test_the_first_digits_of_an_id_will_do(port, incident):
     assert get(port, f"/incidents/{incident[:6]}")[0] == 200
 
