@@ -1,7 +1,7 @@
 # KAT-OTel: `make demo` shows it, `make test` checks it, `make help` lists the rest.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-torch integration lint format bench collector dist readme versions clean
+.PHONY: help docs docs-links demo test test-slow test-torch integration lint format bench collector dist readme versions clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -46,16 +46,25 @@ bench: ## every benchmark, one after the other, with its figures
 	@scripts/make-venv dev
 	@set -e; for bench in bench/*.py; do echo "== $$bench"; $(BIN)/python "$$bench"; done
 
-collector: ## build the collector and Jaeger of the integration tests (needs Go)
+collector: ## build the two collectors and Jaeger of the integration tests (needs Go)
 	@collector-config/build.sh all
 
 dist: ## wheel and source archive into dist/
 	@scripts/make-venv dev
 	$(BIN)/python -m build --outdir dist
 
+docs: ## the documentation as a site in docs/_build/html; a warning is an error
+	@scripts/make-venv dev
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+docs-links: ## ask every external link of the site whether it is there; needs the internet
+	@scripts/make-venv dev
+	$(BIN)/python -m sphinx -q -b linkcheck docs docs/_build/links
+
 readme: ## put the real output of kat analyze into README.md (needs the real traces)
 	@scripts/make-venv processor
 	@$(BIN)/python scripts/readme_output.py
+	@$(BIN)/python scripts/tutorial_output.py
 
 versions: ## write requirements/ci.txt anew, with the newest versions that pyproject.toml allows
 	@python3 -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet uv
@@ -63,4 +72,4 @@ versions: ## write requirements/ci.txt anew, with the newest versions that pypro
 	    --extra dev --extra analyzer --no-header --no-annotate --output-file requirements/ci.txt
 
 clean: ## remove the environment and the caches
-	rm -rf .venv .cache dist build out .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .cache dist build out docs/_build docs/repository .pytest_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the servers that the integration tests run against, a collector and Jaeger, from their Go modules.
-#   build.sh [otelcol|jaeger|all]
+# Builds the servers that the integration tests run against, two collectors and Jaeger, from their Go modules.
+#   build.sh [otelcol|backends|jaeger|all]
 # The binaries go to ${KAT_CACHE:-${XDG_CACHE_HOME:-~/.cache}/kat-otel}/bin and are built again only when the
 # manifest or a version below changes. Their paths are the only thing printed on standard output.
 set -euo pipefail
@@ -26,14 +26,18 @@ need_go() {
   export GOFLAGS GOWORK=off
 }
 
-# Both builders leave their binary in the current folder, an empty one.
-build_otelcol() {
+# All builders leave their binary in the current folder, an empty one.
+build_otelcol() { build_collector otelcol-kat builder.yaml; }
+build_backends() { build_collector otelcol-kat-backends builder-backends.yaml; }
+
+build_collector() {
+  local name=$1 manifest=$2
   GOBIN=$PWD go install -trimpath -ldflags="-s -w" "go.opentelemetry.io/collector/cmd/builder@$builder_version"
   # -e reaches the builder's 'go mod tidy': modules that only the components' own tests import may be missing from a
   # registry and must not stop us. A module that the binary needs still fails the compilation.
-  GOFLAGS="$GOFLAGS -e" ./builder --config "$here/builder.yaml"
-  mv otelcol-kat source
-  mv source/otelcol-kat .
+  GOFLAGS="$GOFLAGS -e" ./builder --config "$here/$manifest"
+  mv "$name" source
+  mv "source/$name" .
 }
 
 build_jaeger() {
@@ -66,7 +70,10 @@ ensure() {
 }
 
 what=${1:-all}
-case $what in otelcol | jaeger | all) ;; *) fail "unknown target '$what': use otelcol, jaeger or all" ;; esac
+case $what in
+otelcol | backends | jaeger | all) ;;
+*) fail "unknown target '$what': use otelcol, backends, jaeger or all" ;;
+esac
 
 mkdir -p "$cache/bin"
 work=
@@ -76,5 +83,7 @@ exec 9>"$cache/build.lock"
 flock -n 9 || { say "waiting for another build in $cache"; flock 9; }
 rm -rf "$cache"/build.*/ # what a killed build left
 
-[ "$what" = jaeger ] || ensure otelcol-kat build_otelcol "$builder_version $(cat "$here/builder.yaml")"
-[ "$what" = otelcol ] || ensure jaeger build_jaeger "$jaeger_version"
+wanted() { [ "$what" = all ] || [ "$what" = "$1" ]; }
+! wanted otelcol || ensure otelcol-kat build_otelcol "$builder_version $(cat "$here/builder.yaml")"
+! wanted backends || ensure otelcol-kat-backends build_backends "$builder_version $(cat "$here/builder-backends.yaml")"
+! wanted jaeger || ensure jaeger build_jaeger "$jaeger_version"

@@ -334,7 +334,7 @@ class TracesConfig(_Section):
     healthy_interval: Duration = 1.0
     """One step without an incident in this long leaves as a summary, the others are in the metrics
     only; per instance. 0: every step leaves."""
-    max_spans_per_trace: int = Field(default=2_000, ge=1)
+    max_spans_per_trace: int = Field(default=2_000, ge=1, le=10_000)
     """Spans of an exported trace; cited spans and their ancestors are kept even beyond it."""
     whole_steps_per_incident: int = Field(default=10, ge=1)
     """Steps of one incident that leave with all their spans, before whole_interval applies."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 __all__ = [
+    "NOTHING_UNUSUAL",
     "Abstention",
     "Clock",
     "ComponentCandidate",
@@ -30,6 +31,9 @@ __all__ = [
 ]
 
 SCHEMA = "kat.report/v1"
+
+NOTHING_UNUSUAL = "nothing unusual that would speak for"
+"""Stands, after a colon, in facts of hardware (``H1``) that were measured and are unremarkable."""
 
 Kind = Literal[
     "slow_kernel",

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import click
 
+from kat_otel.analyzer import with_diagnoses
 from kat_otel.errors import KatError
 from kat_otel.kernels import classify
 from kat_otel.processor.config_file import load_config
 from kat_otel.readers import ReadResult, read
 from kat_otel.report import print_text, render_html, render_text
+from kat_otel.report.perfetto import write_perfetto
 from kat_otel.spans import SpanTable
 from kat_otel.ttad import Settings
 from kat_otel.ttad import analyze as judge
@@ -21,8 +25,12 @@ from kat_otel.verdict import Report, to_json
 
 __all__ = ["analyze"]
 
-_HTML_FILE = "kat-report.html"
+_FILES = {"html": "kat-report.html", "perfetto": "kat-report.pftrace"}
+"""What nobody wants on a terminal goes to a file."""
+_ENDINGS = {".json": "json", ".html": "html", ".htm": "html", ".pftrace": "perfetto"}
 _INCIDENT, _UNREAD = 1, 2
+_Tables = tuple[SpanTable, SpanTable | None]
+"""What was judged, and the healthy recording."""
 _PATH = click.Path(path_type=Path)
 
 
@@ -31,13 +39,15 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["text", "json", "html"]),
+    type=click.Choice(["text", "json", "html", "perfetto"]),
     help="Form of the report. Default: what the ending of --output says, else text.",
 )
 @click.option(
     "--output",
     type=click.Path(path_type=Path, allow_dash=True),
-    help=f"File to write. Default: standard output; {_HTML_FILE} for html.",
+    help="File to write. Default: standard output; "
+    + ", ".join(f"{file} for {form}" for form, file in _FILES.items())
+    + ".",
 )
 @click.option(
     "--baseline",
@@ -90,8 +100,10 @@ def analyze(  # noqa: PLR0917 - click hands the options over by name
         notes=[*taken.notes, *_baseline_notes(healthy)],
         settings=settings,
     )
+    with_diagnoses(report)
     table, _ = classify(taken.table, settings.collectives)  # the page draws what was judged
-    _write(report, table, form or _form_of(output), output)
+    before = None if healthy is None else classify(healthy.table, settings.collectives)[0]
+    _write(report, (table, before), form or _form_of(output), output)
     if unread:
         return _UNREAD
     return _INCIDENT if fail_on_incident and report.incidents else 0
@@ -112,41 +124,49 @@ def _baseline_notes(healthy: ReadResult | None) -> list[str]:
 
 def _form_of(output: Path | None) -> str:
     ending = "" if output is None else output.suffix.lower()
-    return {".json": "json", ".html": "html", ".htm": "html"}.get(ending, "text")
+    return _ENDINGS.get(ending, "text")
 
 
-def _write(report: Report, table: SpanTable, form: str, output: Path | None) -> None:
-    if output is None and form == "html":
-        output = Path(_HTML_FILE)
+def _write(report: Report, tables: _Tables, form: str, output: Path | None) -> None:
+    if output is None and form in _FILES:
+        output = Path(_FILES[form])
     if output is None or str(output) == "-":
-        _print(report, table, form)
+        _print(report, tables, form)
         return
-    if form == "json":
-        content = to_json(report, indent=2).decode() + "\n"
-    elif form == "html":
-        content = render_html(report, table)
-    else:
-        content = render_text(report)
-    _replace(output, content)
+    _replace(output, lambda file: _fill(report, tables, form, file))
     sys.stderr.write(f"kat: wrote {output}\n")
+    if form == "perfetto":
+        sys.stderr.write("kat: open it in ui.perfetto.dev, which keeps it in the browser\n")
 
 
-def _print(report: Report, table: SpanTable, form: str) -> None:
+def _fill(report: Report, tables: _Tables, form: str, file: IO[bytes]) -> None:
+    if form == "perfetto":
+        write_perfetto(report, tables[0], file)
+    elif form == "json":
+        file.write(to_json(report, indent=2) + b"\n")
+    else:
+        content = render_html(report, *tables) if form == "html" else render_text(report)
+        file.write(content.encode())
+
+
+def _print(report: Report, tables: _Tables, form: str) -> None:
     if form == "text":
         print_text(report, sys.stdout)
     elif form == "json":
         sys.stdout.write(to_json(report, indent=2).decode() + "\n")
+    elif form == "html":
+        sys.stdout.write(render_html(report, *tables))
     else:
-        sys.stdout.write(render_html(report, table))
+        write_perfetto(report, tables[0], sys.stdout.buffer)
 
 
-def _replace(path: Path, content: str) -> None:
+def _replace(path: Path, fill: Callable[[IO[bytes]], None]) -> None:
     """Writes the whole file or leaves the old one: a reader never sees a half."""
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(content)
+            with os.fdopen(handle, "wb") as file:
+                fill(file)
             # as open() would have made it: mkstemp's files are for their owner alone
             mask = os.umask(0)
             os.umask(mask)

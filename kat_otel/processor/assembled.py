@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from kat_otel.kernels import classify
+from kat_otel.operators import Silence
 from kat_otel.processor.digest_spans import DigestSpans
 from kat_otel.processor.pending import Ids
-from kat_otel.spans import SpanTable
+from kat_otel.spans import UNKNOWN, SpanTable
 
 __all__ = ["Arrivals", "AssembledStep", "Ending", "LateSpans", "StepRecord"]
 
@@ -45,6 +46,7 @@ class AssembledStep:
         missing_count: how many did not close it, or UNKNOWN if the group's size was not said.
         receipts: of the batches that brought its spans.
         record: what stays of it in the assembler.
+        silenced: what silences its incidents, by their id; set when it is judged.
         trace: its trace id, upper and lower half; None if not known.
         first_seen, last_seen: when its first and last spans came, monotonic seconds.
         parts: its spans as they came, if they could not be put together; ``spans`` is empty then.
@@ -61,6 +63,7 @@ class AssembledStep:
     first_seen: float = 0.0
     last_seen: float = 0.0
     parts: tuple[SpanTable, ...] = ()
+    silenced: Mapping[str, Silence] = field(default_factory=dict[str, Silence])
     trace: tuple[int, int] | None = None
     _named: bool = False
 
@@ -80,6 +83,13 @@ class AssembledStep:
         if isinstance(self.spans, DigestSpans):
             self.spans = self.spans.table()
         return self.spans
+
+    @property
+    def hosts(self) -> dict[int, str]:
+        """The host of each rank that sent spans, ``""`` where it names none."""
+        if isinstance(self.spans, DigestSpans):
+            return self.spans.hosts  # for this no table is made
+        return {one.rank: one.host for one in self.spans.resources if one.rank != UNKNOWN}
 
     def as_they_came(self) -> Sequence[SpanTable]:
         """Returns its spans in as many tables as need be, whatever cannot be done with them."""

@@ -5,7 +5,7 @@ the capability ``io.opentelemetry.kat.capture`` (:mod:`kat_otel.capture`). The s
 a worker, and nothing but the steps to send can be asked of one.
 
 ``POST /v1/captures`` is the operator's: ``kat capture`` asks for the steps of an instance as a
-finding would, within the same bounds.
+finding would, within the same bounds. Feedback and silences are operators' too: see ``desk.py``.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kat_otel import opamp
 from kat_otel.capture import CAPABILITY, ORDERS, POLL, Capture, Orders, Poll
@@ -32,6 +34,7 @@ from kat_otel.opamp import AgentToServer, CustomMessage, ServerToAgent
 from kat_otel.processor.assembled import AssembledStep
 from kat_otel.processor.auth import Authenticator
 from kat_otel.processor.captures import Captures, FullError, StrangerError
+from kat_otel.processor.desk import Desk
 from kat_otel.processor.http import HttpServer
 from kat_otel.telemetry import Books
 from kat_otel.verdict import Incident
@@ -51,14 +54,20 @@ class ControlServer:
         config: all settings; ``control`` and ``digests`` are used.
         books: counts polls and requests.
         clock: monotonic seconds.
+        desk: answers operators beside; None answers none.
     """
 
     def __init__(
-        self, config: Config, books: Books, clock: Callable[[], float] = time.monotonic
+        self,
+        config: Config,
+        books: Books,
+        clock: Callable[[], float] = time.monotonic,
+        desk: Desk | None = None,
     ) -> None:
         self._config = config
         self._books = books
         self._clock = clock
+        self._desk = desk
         self._lock = threading.Lock()  # the HTTP thread polls, the judging thread requests
         self._captures = Captures(config.digests, config.control.poll_interval)
         self._authenticator = Authenticator(None)
@@ -79,12 +88,13 @@ class ControlServer:
         if control.endpoint is None:
             raise ConfigError("control.endpoint is not given: there is nowhere to listen")
         self._authenticator = Authenticator(control.auth, "control.auth")
-        app = Starlette(
-            routes=[
-                Route("/v1/opamp", self._answer, methods=["POST"]),
-                Route("/v1/captures", self._operator, methods=["POST"]),
-            ]
-        )
+        routes: list[BaseRoute] = [
+            Route("/v1/opamp", self._answer, methods=["POST"]),
+            Route("/v1/captures", self._operator, methods=["POST"]),
+        ]
+        if self._desk is not None:
+            routes.append(Mount("/", self._known(Router(self._desk.routes()))))
+        app = Starlette(routes=routes)
         self._server = HttpServer(
             "control",
             control.endpoint,
@@ -146,6 +156,19 @@ class ControlServer:
             reason,
         )
         return True
+
+    def _known(self, app: ASGIApp) -> ASGIApp:
+        """Lets in who shows a token."""
+
+        async def call(scope: Scope, receive: Receive, send: Send) -> None:
+            if self._authenticator.allows(Headers(scope=scope).get("authorization")):
+                await app(scope, receive, send)
+                return
+            self._books.mark("operators unauthenticated")
+            refusal = Response(status_code=401, headers={"www-authenticate": "Bearer"})
+            await refusal(scope, receive, send)
+
+        return call
 
     async def _answer(self, request: Request) -> Response:
         if not self._authenticator.allows(request.headers.get("authorization")):

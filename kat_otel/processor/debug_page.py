@@ -1,19 +1,20 @@
 """``GET /debug/steps``: the last steps and verdicts for people, ``/debug/steps.json`` as data.
 
+``/debug/live.json`` is what goes on now alone: ``kat top`` reads it.
+
 Names of instances come from workers and are untrusted: the template escapes every value, what
 does not print is shown as its code, and the page may run no script and load nothing.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.applications import Starlette
@@ -22,8 +23,9 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from kat_otel.config import Config
-from kat_otel.processor.conditions import Conditions
+from kat_otel.live import Live
 from kat_otel.processor.effective import effective, effective_yaml
+from kat_otel.processor.live_view import LiveView
 from kat_otel.processor.recent import Recent
 from kat_otel.telemetry import LATENCY_BOUNDS, Books, Distribution, Telemetry
 
@@ -45,29 +47,35 @@ _WHY: Final[dict[str, str]] = {
 
 
 def debug_app(
-    telemetry: Telemetry, recent: Recent, conditions: Conditions, config: Callable[[], Config]
+    telemetry: Telemetry, recent: Recent, live: LiveView, config: Callable[[], Config]
 ) -> Starlette:
     """Returns the web application.
 
     Args:
         telemetry: counts, durations and levels.
-        recent: the last steps and the live incidents.
-        conditions: whether the processor is well.
+        recent: the last steps.
+        live: what goes on now.
         config: returns the settings in force.
     """
 
     def page(request: Request) -> Response:
         every = request.query_params.get("refresh", "")
         refresh = min(3600, max(1, int(every))) if every.isdecimal() and len(every) < 5 else 0
-        view = _view(telemetry, recent, conditions)
+        view = _view(telemetry, recent, live.read())
         html = _environment().get_template("debug.html.j2")
         text = html.render(view, refresh=refresh, settings=effective_yaml(config()))
         return HTMLResponse(text, headers=_HEADERS)
 
     def data(request: Request) -> Response:
         del request
-        view = _view(telemetry, recent, conditions)
-        return JSONResponse({**view, "settings": effective(config())}, headers=_HEADERS)
+        view = _view(telemetry, recent, live.read())
+        body = msgspec.to_builtins({**view, "settings": effective(config())})
+        return JSONResponse(body, headers=_HEADERS)
+
+    def now(request: Request) -> Response:
+        del request
+        body = msgspec.json.encode(live.read())
+        return Response(body, media_type="application/json", headers=_HEADERS)
 
     def home(request: Request) -> Response:
         del request
@@ -77,17 +85,15 @@ def debug_app(
         Route("/", home),
         Route("/debug/steps", page),
         Route("/debug/steps.json", data),
+        Route("/debug/live.json", now),
     ]
     return Starlette(routes=routes)
 
 
-def _view(telemetry: Telemetry, recent: Recent, conditions: Conditions) -> dict[str, Any]:
+def _view(telemetry: Telemetry, recent: Recent, live: Live) -> dict[str, Any]:
     balance = telemetry.books.balance()
     return {
-        "version": _version(),
-        "at_ns": time.time_ns(),
-        "conditions": [asdict(condition) for condition in conditions()],
-        "incidents": [asdict(incident) for incident in recent.incidents()],
+        **msgspec.structs.asdict(live),
         "steps": [asdict(step) for step in recent.steps()],
         "spans": dict(sorted(balance.counts.items())),
         "pending": balance.pending,
@@ -171,10 +177,3 @@ def _clock(unix_ns: int) -> str:
 
 def _moment(unix_ns: int) -> str:
     return datetime.fromtimestamp(unix_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _version() -> str:
-    try:
-        return version("kat-otel")
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return "unknown"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from kat_otel.config import LogsConfig, TracesConfig
@@ -35,8 +35,16 @@ class IncidentJournal:
         self._logs = logs
         self._traces = traces
 
-    def changed(self, incidents: Sequence[Incident], now: float) -> list[Incident]:
-        """Returns the incidents to log: new, different from what was told, or long not told."""
+    def changed(
+        self, incidents: Sequence[Incident], now: float, silenced: Container[str] = ()
+    ) -> list[Incident]:
+        """Returns the incidents to log: new, different from what was told, or long not told.
+
+        Args:
+            incidents: as they are now.
+            now: monotonic seconds.
+            silenced: ids of those that are silenced.
+        """
         found: list[Incident] = []
         for incident in incidents:
             entry = self._entry(incident.id)
@@ -46,6 +54,8 @@ class IncidentJournal:
                 incident.kind,
                 incident.component,
                 tuple(incident.culprit.ranks),
+                (incident.diagnosis or {}).get("root_cause"),
+                incident.id in silenced,
             )
             if news != entry.told or now - entry.told_at >= self._logs.ongoing_interval:
                 entry.told, entry.told_at = news, now

@@ -20,7 +20,7 @@ from kat_otel.otlp import encode_requests
 from kat_otel.processor.assembled import AssembledStep
 from kat_otel.processor.exporter import Payload
 from kat_otel.processor.judging import completeness
-from kat_otel.processor.mark import Root, mark_incidents, with_root
+from kat_otel.processor.mark import Root, mark_incidents, named_by_rank, with_root
 from kat_otel.processor.reduce import cited_rows, select_spans, summary_spans, with_ancestors
 from kat_otel.spans import SpanKind, SpanTable
 from kat_otel.telemetry import Outcome
@@ -140,10 +140,12 @@ def as_trace(
     summarised = int(len(table) - np.count_nonzero(kept))
     if not np.any(kept):
         return Leaving(fates={("summarised", ""): summarised})
-    marked = mark_incidents(table, active, reports=whole).take(kept)
+    marked = mark_incidents(table, active, reports=whole, silenced=step.silenced)
+    marked = named_by_rank(marked.take(kept))
     notes = completeness(step)
     if report.abstained is not None:
         notes = "; ".join(filter(None, (notes, f"not judged: {report.abstained.reason}")))
-    root = Root(step.instance, step.step, summarised, step.missing_ranks, notes, whole)
+    missing, silenced = step.missing_ranks, step.silenced
+    root = Root(step.instance, step.step, summarised, missing, notes, whole, silenced)
     rooted = with_root(marked, bounds, root, active)
     return encoded(rooted, step.receipts, limit, created=1, summarised=summarised)

@@ -19,6 +19,7 @@ from typing import Final, Literal, NamedTuple
 import lmdb
 
 from kat_otel.errors import ConfigError, LogFailedError, LogFullError
+from kat_otel.processor.headroom import HEADROOM, Headroom
 
 __all__ = ["LogStore", "Record", "Signal", "footprint"]
 
@@ -84,6 +85,7 @@ class LogStore:
         # be unmapped meanwhile.
         self._reading = threading.Lock()
         self._open()
+        self._headroom = Headroom(directory)
 
     def _open(self) -> None:
         kept = self._file.stat().st_size if self._file.exists() else 0
@@ -154,10 +156,14 @@ class LogStore:
         try:
             self._try(records, settled, last_id)
         except LogFullError:
-            if not records:
+            if records:
+                self._turn()
+                self._try(records, settled, last_id)
+            elif self._headroom.make_way():
+                self._try(records, settled, last_id)
+            else:
                 raise
-            self._turn()
-            self._try(records, settled, last_id)
+        self._headroom.hold()
 
     def _try(self, records: Sequence[Record], settled: Iterable[int], last_id: int) -> None:
         with self._told(sum(footprint(len(record.data)) for record in records)):
@@ -201,7 +207,7 @@ class LogStore:
             ) from None
         except lmdb.Error as error:
             code = getattr(error, "code", 0)
-            if code in _FULL or (code == errno.EIO and self._disk_full(size)):
+            if code in _FULL or (code == errno.EIO and self._disk_full(max(size, _PAGE))):
                 raise LogFullError(
                     f"{self._file}: no space left for {size:,} bytes — make room on the disk"
                 ) from error
@@ -226,11 +232,26 @@ class LogStore:
                     cursor.delete()
                     found = bool(cursor.key())
             cursor.close()
+            if records and not self._headroom.held:
+                self._leave_room(transaction, records)
             for record in records:
                 _put(transaction, record)
             transaction.put(_LAST_KEY, last_id.to_bytes(8, "big"), db=self._main)
             size = self._size(transaction)
         self.size_bytes = size
+
+    def _leave_room(self, transaction: lmdb.Transaction[bytes], records: Sequence[Record]) -> None:
+        """Refuses records that would take the room within the file that forgetting them needs.
+
+        Asked only while the disk has none: a file that cannot grow must not fill up.
+        """
+        info = self._environment.info()
+        free = (info["last_pgno"] + 1) * _PAGE - self._size(transaction)
+        asked = sum(footprint(len(record.data)) for record in records)
+        if asked + HEADROOM > free:
+            raise LogFullError(
+                f"{self._file}: no space left for {asked:,} bytes — make room on the disk"
+            )
 
     def _turn(self) -> None:
         """Makes room of what was settled last: LMDB reuses pages from two transactions ago."""

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from kat_otel import semconv
 from kat_otel.identity import root_span_id
+from kat_otel.operators import Silence
 from kat_otel.otlp import link_parents
 from kat_otel.otlp.rest import Event, with_rest
 from kat_otel.otlp.wire import WireValue
 from kat_otel.processor.reduce import cited_rows
+from kat_otel.processor.requests import requests_of
 from kat_otel.processor.sentence import summary_of
+from kat_otel.processor.silences import Silenced
 from kat_otel.spans import (
     UNKNOWN,
     AttributeValue,
@@ -26,7 +31,7 @@ from kat_otel.spans import (
 )
 from kat_otel.verdict import Incident, to_json
 
-__all__ = ["Root", "incident_attributes", "mark_incidents", "with_root"]
+__all__ = ["Root", "incident_attributes", "mark_incidents", "named_by_rank", "with_root"]
 
 SERVICE = "kat"
 
@@ -41,6 +46,7 @@ class Root(NamedTuple):
         missing_ranks: ranks that never closed the step.
         notes: why the step could not be judged in full, or ``""``.
         reports: whether its events carry the whole report objects.
+        silenced: what silences its incidents.
     """
 
     instance: str
@@ -49,6 +55,7 @@ class Root(NamedTuple):
     missing_ranks: Sequence[int]
     notes: str = ""
     reports: bool = True
+    silenced: Silenced = MappingProxyType({})
 
 
 def with_root(
@@ -74,14 +81,22 @@ def with_root(
     if root.notes:
         values[semconv.COVERAGE] = root.notes
     if incidents:
-        values |= _short(incidents[0], "")
+        values |= _short(incidents[0], "", root.silenced)
     lists: dict[str, WireValue] = {}
     if root.missing_ranks:
         lists[semconv.MISSING_RANKS] = list(root.missing_ranks)
     if incidents:
         lists[semconv.INCIDENT_IDS] = [incident.id for incident in incidents]
     page = next((incident for incident in incidents if incident.page), None)
-    events = tuple(_event(i, bounds[1], report=root.reports) for i in incidents)
+    events = tuple(
+        event
+        for i in incidents
+        for event in _events(i, bounds[1], root.silenced.get(i.id), report=root.reports)
+    )
+    events += tuple(
+        Event(semconv.EVENT_REQUEST, bounds[0], {semconv.REQUEST_TRACE_ID: request})
+        for request in requests_of(table)
+    )
     values = with_rest(values, events=events, lists=lists, error=summary_of(page) if page else "")
     builder.append(
         1,
@@ -98,8 +113,26 @@ def with_root(
     return link_parents(concat([builder.build(), table]))
 
 
+def named_by_rank(table: SpanTable) -> SpanTable:
+    """Returns the table with each worker step named after its rank: ``rank 3``.
+
+    Backends show a span's name first and its resource only when asked.
+    """
+    rows = np.flatnonzero((table.kind == SpanKind.WORKER_STEP) & (table.rank >= 0))
+    if not len(rows):
+        return table
+    names = table.name.copy()
+    # Strings are kept for good and shared: there is one for each rank, however many steps leave.
+    names[rows] = [table.strings.add(f"rank {rank}") for rank in table.rank[rows].tolist()]
+    return table.with_columns(name=names)
+
+
 def mark_incidents(
-    table: SpanTable, incidents: Sequence[Incident], *, reports: bool = True
+    table: SpanTable,
+    incidents: Sequence[Incident],
+    *,
+    reports: bool = True,
+    silenced: Silenced = MappingProxyType({}),
 ) -> SpanTable:
     """Returns the table with the incidents' spans marked and an event on each culprit's span.
 
@@ -108,6 +141,7 @@ def mark_incidents(
         incidents: its active incidents, the largest first.
         reports: whether the events carry the whole report objects. A fault that lasts touches
             every step; what has been said in full is referred to by the incident's id.
+        silenced: what silences them.
     """
     if not incidents:
         return table
@@ -119,16 +153,17 @@ def mark_incidents(
             if row < 0:
                 continue
             role = "culprit" if int(ranks[row]) in incident.culprit.ranks else "victim"
-            marks = _short(incident, role)
+            marks = _short(incident, role, silenced)
             if span.expected_ns is not None:
                 marks[semconv.EXPECTED_NS] = span.expected_ns
             attributes[row] = {**attributes.get(row, {}), **marks}
         row = _culprit_row(table, incident, rows)
         if row >= 0:
-            marked = {**attributes.get(row, {}), **_short(incident, "culprit")}
-            event = _event(incident, int(table.end_ns[row]), report=reports)
+            marked = {**attributes.get(row, {}), **_short(incident, "culprit", silenced)}
+            silence = silenced.get(incident.id)
+            events = _events(incident, int(table.end_ns[row]), silence, report=reports)
             error = summary_of(incident) if incident.page else ""
-            attributes[row] = with_rest(marked, events=(event,), error=error)
+            attributes[row] = with_rest(marked, events=events, error=error)
     return replace(table, attributes=attributes)
 
 
@@ -142,7 +177,7 @@ def _culprit_row(table: SpanTable, incident: Incident, rows: np.ndarray) -> int:
     return int(np.argmax(steps)) if np.any(steps) else -1
 
 
-def _short(incident: Incident, role: str) -> dict[str, AttributeValue]:
+def _short(incident: Incident, role: str, silenced: Silenced) -> dict[str, AttributeValue]:
     marks: dict[str, AttributeValue] = {
         semconv.ANOMALOUS: True,
         semconv.INCIDENT_ID: incident.id,
@@ -150,6 +185,13 @@ def _short(incident: Incident, role: str) -> dict[str, AttributeValue]:
         semconv.COMPONENT: incident.component,
         semconv.PAGE: incident.page,
     }
+    if role != "victim" and incident.culprit.sure:
+        if len(incident.culprit.ranks) == 1:
+            marks[semconv.CULPRIT_RANK] = incident.culprit.ranks[0]
+        if len(incident.culprit.hosts) == 1:
+            marks[semconv.CULPRIT_HOST] = incident.culprit.hosts[0]
+    if incident.id in silenced:
+        marks[semconv.SILENCED] = True
     if role:
         marks[semconv.ROLE] = role
     else:
@@ -158,16 +200,43 @@ def _short(incident: Incident, role: str) -> dict[str, AttributeValue]:
     return marks
 
 
-def _event(incident: Incident, time_ns: int, *, report: bool) -> Event:
-    said = incident_attributes(incident)
+def _events(
+    incident: Incident, time_ns: int, silence: Silence | None, *, report: bool
+) -> tuple[Event, ...]:
+    """Returns the incident as an event, and its diagnosis as another if there is one."""
+    said = incident_attributes(incident, silence)
     if not report:
         del said[semconv.REPORT]
-    return Event(semconv.EVENT_INCIDENT, time_ns, said)
+    event = Event(semconv.EVENT_INCIDENT, time_ns, said)
+    if incident.diagnosis is None:
+        return (event,)
+    told = diagnosis_attributes(incident.id, incident.diagnosis)
+    if not report:
+        del told[semconv.DIAGNOSIS]
+    return event, Event(semconv.EVENT_DIAGNOSIS, time_ns, told)
 
 
-def incident_attributes(incident: Incident) -> dict[str, WireValue]:
-    """Returns what events and log records say of an incident, the whole object among it."""
+def diagnosis_attributes(incident: str, diagnosis: Mapping[str, Any]) -> dict[str, WireValue]:
+    """Returns what a diagnosis' event says: what a person reads first, and the whole object."""
     return {
+        semconv.INCIDENT_ID: incident,
+        semconv.SUMMARY: diagnosis["summary"],
+        semconv.ROOT_CAUSE: diagnosis["root_cause"],
+        semconv.COMPONENT: diagnosis["component"],
+        semconv.CONFIDENCE: diagnosis["confidence"],
+        semconv.ACTION: diagnosis["actions"][0],
+        semconv.DIAGNOSIS: msgspec.json.encode(diagnosis).decode(),
+    }
+
+
+def incident_attributes(incident: Incident, silence: Silence | None = None) -> dict[str, WireValue]:
+    """Returns what events and log records say of an incident, the whole object among it.
+
+    Args:
+        incident: what happened.
+        silence: what silences it.
+    """
+    said: dict[str, WireValue] = {
         semconv.INCIDENT_ID: incident.id,
         semconv.STATUS: incident.status,
         semconv.KIND: incident.kind,
@@ -179,4 +248,10 @@ def incident_attributes(incident: Incident) -> dict[str, WireValue]:
         semconv.VICTIM_RANKS: list(incident.victims),
         semconv.SUMMARY: summary_of(incident),
         semconv.REPORT: to_json(incident).decode(),
+        semconv.SILENCED: silence is not None,
     }
+    if silence is not None:
+        said[semconv.SILENCE_ID] = silence.id
+        said[semconv.SILENCE_END] = silence.end_unix_nano
+        said[semconv.SILENCE_REASON] = silence.reason
+    return said

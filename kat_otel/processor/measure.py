@@ -144,9 +144,11 @@ class Measurements:
             self._skew.setdefault(labels, _Distribution(_SKEW_BOUNDS)).add(late_ns / 1e9)
             self._bound(self._skew, labels)
 
-    def incident(self, instance: str, incident: Incident, *, new: bool) -> None:
+    def incident(
+        self, instance: str, incident: Incident, *, new: bool, silenced: bool = False
+    ) -> None:
         """Counts an incident once, and keeps its impact until it is resolved."""
-        points = list(_labels(instance, incident))
+        points = list(_labels(instance, incident, silenced=silenced))
         if new:
             for labels in points:
                 self._incidents[labels] = self._incidents.get(labels, 0) + 1
@@ -215,7 +217,7 @@ def _points(series: Mapping[Labels, _Distribution]) -> dict[Labels, tuple[list[i
     return {labels: (found.counts, found.total) for labels, found in series.items()}
 
 
-def _labels(instance: str, incident: Incident) -> Iterator[Labels]:
+def _labels(instance: str, incident: Incident, *, silenced: bool) -> Iterator[Labels]:
     """Yields one set of labels per culprit rank, the first eight of them."""
     common: Labels = (
         (semconv.COMPONENT, incident.component),
@@ -224,7 +226,7 @@ def _labels(instance: str, incident: Incident) -> Iterator[Labels]:
         (semconv.PAGE, incident.page),
     )
     for rank in incident.culprit.ranks[:8] or [-1]:
-        yield (*common, (semconv.RANK, rank))
+        yield (*common, (semconv.RANK, rank), (semconv.SILENCED, silenced))
 
 
 def _outcome(key: str) -> Labels:

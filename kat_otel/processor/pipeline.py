@@ -19,6 +19,7 @@ from kat_otel.config import Config
 from kat_otel.processor.assembled import AssembledStep, LateSpans
 from kat_otel.processor.assembler import Assembler
 from kat_otel.processor.defects import Defects
+from kat_otel.processor.diagnoses import Diagnoses
 from kat_otel.processor.digest_steps import WaitingDigests
 from kat_otel.processor.exporter import Payload
 from kat_otel.processor.hardware import HardwareJoin
@@ -32,6 +33,7 @@ from kat_otel.processor.log_events import encode_events
 from kat_otel.processor.measure import Measurements, arrival_lateness
 from kat_otel.processor.recent import Recent, duration_of
 from kat_otel.processor.sentence import summary_of
+from kat_otel.processor.silences import Silences
 from kat_otel.spans import SpanKind, SpanTable
 from kat_otel.telemetry import Books, Telemetry
 from kat_otel.verdict import Incident, Report
@@ -63,6 +65,7 @@ class Pipeline:
         telemetry: where steps are timed.
         recent: remembers the last steps.
         capture: told the incidents of each step, to ask for whole steps where digests showed them.
+        silences: of operators.
     """
 
     def __init__(
@@ -78,9 +81,11 @@ class Pipeline:
         telemetry: Telemetry | None = None,
         recent: Recent | None = None,
         capture: Callable[[AssembledStep, list[Incident]], None] | None = None,
+        silences: Silences | None = None,
     ) -> None:
         self._config = config
         self._capture = capture
+        self._silences = silences or Silences()
         self._telemetry = telemetry or Telemetry()
         self._recent = recent or Recent(config.debug.steps)
         self._ledger = Ledger() if ledger is None else ledger
@@ -94,6 +99,7 @@ class Pipeline:
         self._assembler = Assembler(config.assembler, self._defects)
         self._journal = IncidentJournal(config.logs, config.traces)
         self._hardware = HardwareJoin(config.hardware)
+        self._diagnoses = Diagnoses()
         self._measurements = Measurements(time.time_ns())
         self._metrics_due = now + config.metrics.interval
         self._next_shown: dict[str, float] = {}
@@ -288,13 +294,20 @@ class Pipeline:
         return self._defects.guard(partial(self._fate, step, report, now), "steps failed", what)
 
     def _fate(self, step: AssembledStep, report: Report, now: float) -> Leaving:
-        active = report.active
         if report.incidents:
             self._defects.guard(
                 lambda: self._hardware.explain(report, step.table, now),
                 "hardware signals failed",
                 f"{_name(step)}: judged without them",
             )
+            # Afterwards: hardware may change the component that a silence speaks of.
+            step.silenced = self._silences.hush(step.instance, report)
+            self._defects.guard(
+                partial(self._diagnoses.fill, report.incidents),
+                "diagnoses failed",
+                f"{_name(step)}: its incidents leave without",
+            )
+        active = report.active
         whole = bool(active) and self._journal.leaves_whole(active, now)
         failed = report.abstained is not None and report.abstained.reason == FAILED
         if not (active or failed or self._shown(step, now)):  # all of it is in the metrics
@@ -359,24 +372,25 @@ class Pipeline:
         self._telemetry.latencies.observe("verdict", latency)
         if report.incidents:
             self._tell_incidents(step, report.incidents, now)
-        self._recent.judged(step, report, latency)
         if self._capture is not None:
             self._capture(step, report.active)
         comparable = report.source.clock.state != "unaligned"
         lateness = arrival_lateness(step.unmarked) if comparable else {}
+        self._recent.judged(step, report, latency, lateness)
         self._measurements.step(step.instance, duration_of(step, report), lateness)
 
     def _tell_incidents(self, step: AssembledStep, incidents: list[Incident], now: float) -> None:
         new = {incident.id for incident in incidents if self._journal.is_new(incident)}
         for incident in incidents:
-            self._measurements.incident(step.instance, incident, new=incident.id in new)
-        changed = self._journal.changed(incidents, now)
+            told = {"new": incident.id in new, "silenced": incident.id in step.silenced}
+            self._measurements.incident(step.instance, incident, **told)
+        changed = self._journal.changed(incidents, now, step.silenced)
         for incident in changed:
             logger.info("instance %s: %s", step.instance or "?", summary_of(incident))
         if self._sink is None or not changed:
             return
         # The events are owed as long as the step: after a crash both are made again.
-        data = encode_events(step.instance, changed)
+        data = encode_events(step.instance, changed, step.silenced)
         self._offer(Payload("logs", data, receipts=step.receipts))
 
     def _send_metrics(self) -> None:

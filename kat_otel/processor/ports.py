@@ -15,6 +15,7 @@ from kat_otel.processor.conditions import Conditions
 from kat_otel.processor.debug_page import debug_app
 from kat_otel.processor.health import health_app
 from kat_otel.processor.http import HttpServer
+from kat_otel.processor.live_view import LiveView
 from kat_otel.processor.prometheus import metrics_app, registry_of
 from kat_otel.processor.recent import Recent
 from kat_otel.telemetry import Telemetry
@@ -36,6 +37,7 @@ class Ports:
         recent: the last steps, for the debug page.
         live: what must hold or the process should be restarted.
         ready: what must hold or it should get no requests.
+        view: what the processor sees now; made of the others if None, without what operators say.
 
     Raises:
         ConfigError: a token file cannot be read.
@@ -49,13 +51,16 @@ class Ports:
         *,
         live: Conditions,
         ready: Conditions,
+        view: LiveView | None = None,
     ) -> None:
         now = config()
+        view = view or LiveView(recent, ready)
         self._servers: dict[PortName, HttpServer] = {}
         self._guards: dict[PortName, _Guard] = {}
         self._add("health", now.health, health_app(live, ready, telemetry.books))
-        self._add("prometheus", now.prometheus, metrics_app(registry_of(telemetry, recent)))
-        self._add("debug", now.debug, debug_app(telemetry, recent, ready, config))
+        registry = registry_of(telemetry, recent, view)
+        self._add("prometheus", now.prometheus, metrics_app(registry))
+        self._add("debug", now.debug, debug_app(telemetry, recent, view, config))
 
     def _add(
         self, name: PortName, config: HealthConfig | PrometheusConfig | DebugConfig, app: ASGIApp

@@ -10,7 +10,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
 from typing import Final, Literal, get_args
 
@@ -28,8 +27,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from kat_otel.operators import Verdict
 from kat_otel.processor.assembled import Ending
+from kat_otel.processor.build import kat_version
 from kat_otel.processor.exporter import Signal
+from kat_otel.processor.live_view import LiveView
 from kat_otel.processor.recent import Recent
 from kat_otel.telemetry import LATENCY_BOUNDS, Distribution, Latency, Level, Outcome, Telemetry
 
@@ -117,6 +119,19 @@ METRICS: Final = (
         "kat_processor_active_incidents", "gauge", ("page",), "Incidents that are not resolved."
     ),
     MetricInfo(
+        "kat_processor_silenced_incidents",
+        "gauge",
+        (),
+        "Incidents that are not resolved and no pages because an operator silenced them.",
+    ),
+    MetricInfo("kat_processor_silences", "gauge", (), "Silences in force."),
+    MetricInfo(
+        "kat_processor_feedback_total",
+        "counter",
+        ("verdict", "kind", "component"),
+        "What operators said of incidents.",
+    ),
+    MetricInfo(
         "kat_processor_work_duration_seconds",
         "histogram",
         ("work",),
@@ -138,10 +153,12 @@ METRICS: Final = (
 _INFO: Final = {metric.name: metric for metric in METRICS}
 
 
-def registry_of(telemetry: Telemetry, recent: Recent) -> CollectorRegistry:
+def registry_of(
+    telemetry: Telemetry, recent: Recent, view: LiveView | None = None
+) -> CollectorRegistry:
     """Returns a registry with the processor's metrics and those of its operating system process."""
     registry = CollectorRegistry()
-    registry.register(_Figures(telemetry, recent))
+    registry.register(_Figures(telemetry, recent, view or LiveView(recent, list)))
     ProcessCollector(registry=registry)
     return registry
 
@@ -157,8 +174,9 @@ def metrics_app(registry: CollectorRegistry) -> Starlette:
 
 
 class _Figures(Collector):
-    def __init__(self, telemetry: Telemetry, recent: Recent) -> None:
+    def __init__(self, telemetry: Telemetry, recent: Recent, view: LiveView) -> None:
         self._telemetry = telemetry
+        self._view = view
         self._recent = recent
 
     def collect(self) -> Iterator[Metric]:
@@ -170,7 +188,7 @@ class _Figures(Collector):
         yield from self._durations()
         for level, value in self._telemetry.gauges.read().items():
             yield _gauge(_PREFIX + _LEVELS[level][0], {(): value})
-        yield _gauge("kat_processor_build_info", {(_version(), platform.python_version()): 1.0})
+        yield _gauge("kat_processor_build_info", {(kat_version(), platform.python_version()): 1.0})
 
     def _spans(self) -> Iterator[Metric]:
         books = self._telemetry.books
@@ -204,9 +222,18 @@ class _Figures(Collector):
     def _incidents(self) -> Iterator[Metric]:
         yield _counter("kat_processor_incidents_total", self._recent.opened())
         yield _counter("kat_processor_pages_total", self._recent.pages())
-        live = [incident.page for incident in self._recent.incidents()]
+        silences = self._view.silences
+        known = self._recent.known.live()
+        silenced = [silences.of(instance, incident) is not None for instance, incident in known]
+        live = [i.page and not quiet for (_, i), quiet in zip(known, silenced, strict=True)]
         active = {(str(page).lower(),): live.count(page) for page in (False, True)}
         yield _gauge("kat_processor_active_incidents", active)
+        yield _gauge("kat_processor_silenced_incidents", {(): silenced.count(True)})
+        yield _gauge("kat_processor_silences", {(): len(silences.active())})
+        # Both verdicts on what was found since start are told: the first one is an increase.
+        opened, verdicts = self._recent.opened(), get_args(Verdict)
+        told = {(verdict, *what): 0 for what in opened for verdict in verdicts}
+        yield _counter("kat_processor_feedback_total", told | self._view.feedback.counts())
 
     def _durations(self) -> Iterator[Metric]:
         found = self._telemetry.latencies.read()
@@ -219,7 +246,11 @@ class _Figures(Collector):
         yield _histogram("kat_processor_verdict_latency_seconds", waits)
 
 
-_Points = Mapping[tuple[str, ...], float] | Mapping[tuple[str, str], float]
+_Points = (
+    Mapping[tuple[str, ...], float]
+    | Mapping[tuple[str, str], float]
+    | Mapping[tuple[str, str, str], float]
+)
 
 
 def _counter(name: str, points: _Points) -> Metric:
@@ -249,10 +280,3 @@ def _histogram(name: str, points: Mapping[tuple[str, ...], Distribution]) -> Met
         buckets = [(b, float(count)) for b, count in zip(bounds, cumulative, strict=True)]
         metric.add_metric(labels, buckets, found.total)
     return metric
-
-
-def _version() -> str:
-    try:
-        return version("kat-otel")
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return "unknown"

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Literal
 
 from kat_otel.processor.assembled import AssembledStep
+from kat_otel.processor.instances import Instances
+from kat_otel.processor.known_incidents import Known, KnownIncidents
 from kat_otel.processor.sentence import summary_of
 from kat_otel.verdict import Incident, Report
 
-__all__ = ["LiveIncident", "Recent", "SeenStep", "Tone", "duration_of"]
+__all__ = ["Recent", "SeenStep", "Tone", "duration_of"]
 
 Tone = Literal["healthy", "incident", "unjudged"]
 
-_MOST_INCIDENTS: Final = 1_000
 _MISSING_SHOWN: Final = 16
 
 
@@ -54,41 +56,44 @@ class SeenStep:
     judged_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class LiveIncident:
-    """An incident that is not resolved."""
-
-    instance: str
-    id: str
-    sentence: str
-    kind: str
-    component: str
-    page: bool
-    occurrences: int
-    impact_ns: int
-    first_seen_ns: int
-    last_seen_ns: int
-
-
 class Recent:
     """Written by the judging thread, read by ports; bounded in steps and incidents.
 
     Args:
         steps: how many of the last steps are kept.
         clock: Unix ns.
+
+    Attributes:
+        known: the incidents that live, and the last that were resolved.
+        instances: how each of them goes.
     """
 
     def __init__(self, steps: int, clock: Callable[[], int] = time.time_ns) -> None:
         self._lock = threading.Lock()
         self._clock = clock
         self._steps: deque[SeenStep] = deque(maxlen=steps)
-        self._incidents: OrderedDict[tuple[str, str], LiveIncident] = OrderedDict()
+        self.known = KnownIncidents()
+        self.instances = Instances()
         self._opened: Counter[tuple[str, str]] = Counter()
         self._pages: Counter[tuple[str, str]] = Counter()
 
-    def judged(self, step: AssembledStep, report: Report, latency_s: float | None = None) -> None:
-        """Takes a step that was just judged."""
+    def judged(
+        self,
+        step: AssembledStep,
+        report: Report,
+        latency_s: float | None = None,
+        lateness: Mapping[int, int] = MappingProxyType({}),
+    ) -> None:
+        """Takes a step that was just judged.
+
+        Args:
+            step: the step.
+            report: what was found.
+            latency_s: from the arrival of its last span to the verdict; None if not known.
+            lateness: of its ranks at collectives, ns; of those that can be compared.
+        """
         seen = _seen(step, report, latency_s, self._clock())
+        self.instances.judged(step, report, seen.duration_ns, lateness, seen.judged_ns)
         with self._lock:
             self._steps.append(seen)
             for incident in report.incidents:
@@ -101,21 +106,18 @@ class Recent:
                 self._steps = deque(self._steps, maxlen=steps)
 
     def forget(self, instance: str) -> None:
-        """Drops the live incidents of an instance that is gone."""
-        with self._lock:
-            for key in [key for key in self._incidents if key[0] == instance]:
-                del self._incidents[key]
+        """Drops an instance that is gone, and its live incidents."""
+        self.known.forget(instance)
+        self.instances.forget(instance)
 
     def steps(self) -> list[SeenStep]:
         """Returns the last steps, the newest first."""
         with self._lock:
             return list(reversed(self._steps))
 
-    def incidents(self) -> list[LiveIncident]:
+    def incidents(self) -> list[Known]:
         """Returns the live incidents, pages first, then by what they cost."""
-        with self._lock:
-            found = list(self._incidents.values())
-        return sorted(found, key=lambda i: (not i.page, -i.impact_ns))
+        return sorted(self.known.live(), key=lambda k: (not k.incident.page, -k.incident.impact_ns))
 
     def opened(self) -> dict[tuple[str, str], int]:
         """Returns how many incidents opened since start, by kind and component."""
@@ -128,8 +130,7 @@ class Recent:
             return dict(self._pages)
 
     def _update(self, instance: str, incident: Incident) -> None:
-        key = (instance, incident.id)
-        known = self._incidents.pop(key, None)
+        known = self.known.update(instance, incident)
         what = (incident.kind, incident.component)
         # One that goes on from before a restart was counted there.
         mine = known is not None or incident.status == "open"
@@ -137,26 +138,6 @@ class Recent:
             self._opened[what] += 1
         if incident.page and mine and not (known is not None and known.page):
             self._pages[what] += 1
-        if incident.status == "resolved":
-            return
-        self._incidents[key] = _live(instance, incident)
-        if len(self._incidents) > _MOST_INCIDENTS:
-            self._incidents.popitem(last=False)
-
-
-def _live(instance: str, incident: Incident) -> LiveIncident:
-    return LiveIncident(
-        instance=instance,
-        id=incident.id,
-        sentence=summary_of(incident),
-        kind=incident.kind,
-        component=incident.component,
-        page=incident.page,
-        occurrences=incident.occurrences,
-        impact_ns=incident.impact_ns,
-        first_seen_ns=incident.first_seen,
-        last_seen_ns=incident.last_seen,
-    )
 
 
 def duration_of(step: AssembledStep, report: Report) -> int:

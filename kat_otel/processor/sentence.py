@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from kat_otel.verdict import Incident
+from kat_otel.wording import ranks_text
 
 __all__ = ["summary_of"]
 
 
 def summary_of(incident: Incident) -> str:
     """Returns the incident in one sentence: who, what, cost, component."""
-    who = _ranks(incident.culprit.ranks) or "side unknown"
+    who = ranks_text(incident.culprit.ranks) if incident.culprit.ranks else "side unknown"
     if incident.culprit.hosts:
         who += f" on {', '.join(incident.culprit.hosts)}"
     unsure = "" if incident.culprit.sure else " (not sure which side)"
@@ -18,13 +19,5 @@ def summary_of(incident: Incident) -> str:
     if incident.component != "unknown":
         text += f", likely {incident.component} ({incident.component_confidence:.0%})"
     if incident.victims:
-        text += f"; waiting: {_ranks(incident.victims)}"
+        text += f"; waiting: {ranks_text(incident.victims)}"
     return f"{text} [{incident.status}]"
-
-
-def _ranks(ranks: list[int]) -> str:
-    if not ranks:
-        return ""
-    shown = ", ".join(str(rank) for rank in ranks[:8])
-    more = f" and {len(ranks) - 8} more" if len(ranks) > 8 else ""
-    return f"rank{'s' if len(ranks) > 1 else ''} {shown}{more}"

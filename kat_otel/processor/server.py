@@ -15,12 +15,14 @@ from kat_otel.config import Config, WalConfig
 from kat_otel.errors import DecodeError, KatError
 from kat_otel.otlp.warm import warm
 from kat_otel.processor.control import ControlServer
+from kat_otel.processor.desk import Desk
 from kat_otel.processor.exporter import Exporter, Payload
 from kat_otel.processor.http_receiver import HttpReceiver
 from kat_otel.processor.ingest import Ingest
 from kat_otel.processor.intake import Batch, Intake
 from kat_otel.processor.judges import Judge, Judges, Memory
 from kat_otel.processor.ledger import Ledger
+from kat_otel.processor.live_view import LiveView
 from kat_otel.processor.pipeline import Pipeline
 from kat_otel.processor.ports import PortName, Ports
 from kat_otel.processor.receiver import Receiver
@@ -102,7 +104,10 @@ class Processor:
         self._http = (
             HttpReceiver(config.receiver, self._ingest) if config.receiver.http.endpoint else None
         )
-        self._control = ControlServer(config, self.books) if config.control.endpoint else None
+        self._desk = Desk(_state_folder(config), self._recent.known, self.books, self._send_log)
+        self._control = (
+            ControlServer(config, self.books, desk=self._desk) if config.control.endpoint else None
+        )
         judges, self._retune = _judges(config, judge, self.books)
         self._pipeline = Pipeline(
             config,
@@ -115,6 +120,7 @@ class Processor:
             telemetry=self.telemetry,
             recent=self._recent,
             capture=self._control.found if self._control else None,
+            silences=self._desk.silences,
         )
         self._reloaded: Config | None = None  # set by reload(), taken by the judging thread
         self._tell_of_work(config)
@@ -237,13 +243,18 @@ class Processor:
             since=self._clock(),
         )
         wellbeing.set_gauges(self.telemetry.gauges)
+        desk = self._desk
         return Ports(
             lambda: self._config,
             self.telemetry,
             self._recent,
             live=wellbeing.live,
             ready=wellbeing.ready,
+            view=LiveView(self._recent, wellbeing.ready, desk.silences, desk.feedback),
         )
+
+    def _send_log(self, data: bytes) -> bool:
+        return self._exporter is None or self._exporter.try_offer(Payload("logs", data))
 
     def _tell_of_work(self, config: Config) -> None:
         exporter = self._exporter
@@ -378,6 +389,12 @@ def _open_log(config: WalConfig) -> WriteAheadLog | None:
     return WriteAheadLog(Path(config.directory).expanduser(), config.max_size_mib * 2**20)
 
 
+def _state_folder(config: Config) -> Path | None:
+    """Returns where states lie, and what operators say beside them; None if nowhere."""
+    folder = config.state.directory or (config.wal.directory and f"{config.wal.directory}/state")
+    return Path(folder).expanduser() if folder else None
+
+
 def _judges(
     config: Config, make: Callable[[], Judge] | None, books: Books
 ) -> tuple[Judges[Any], Callable[[Config], None]]:
@@ -391,11 +408,10 @@ def _judges(
     from kat_otel.ttad.state import restore, snapshot  # noqa: PLC0415
 
     settings = Settings.of(config.detector, digests=config.digests.enabled)
-    folder = config.state.directory or (config.wal.directory and f"{config.wal.directory}/state")
-    memory = None
-    if folder:
+    folder, memory = _state_folder(config), None
+    if folder is not None:
         owner = owner_of(Path(config.wal.directory).expanduser()) if config.wal.directory else None
-        shelf = StateStore(Path(folder).expanduser(), mark=books.mark, owner=owner)
+        shelf = StateStore(folder, mark=books.mark, owner=owner)
         memory = Memory(
             shelf, snapshot, lambda data: restore(data, settings=settings), config.state.interval
         )

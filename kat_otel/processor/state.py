@@ -11,25 +11,21 @@ the same instant may pass.
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
-import os
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from kat_otel.errors import ConfigError
 from kat_otel.processor import state_file
+from kat_otel.processor.shared_folder import locked
 from kat_otel.processor.state_file import Damaged, Kept
 
 __all__ = ["StateStore", "owner_of"]
 
-_LOCK_WAIT_S: Final = 2.0
-_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 _CLEAN_EVERY_S: Final = 3600.0
 _DRAFT_AGE_S: Final = 3600.0
 
@@ -92,7 +88,7 @@ class StateStore:
             return
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self._locked(directory):
+            with locked(directory):
                 self._clean(directory)
         except OSError as error:
             raise ConfigError(
@@ -132,7 +128,7 @@ class StateStore:
         if instance not in self._epochs:
             self._take_over(self._directory, instance)
         path = state_file.path_of(self._directory, instance)
-        with self._locked(self._directory):
+        with locked(self._directory):
             epoch = self._epochs[instance] or 0
             try:
                 found = state_file.read_mark(path)
@@ -182,7 +178,7 @@ class StateStore:
 
     def _take_over(self, directory: Path, instance: str) -> bytes:
         path = state_file.path_of(directory, instance)
-        with self._locked(directory):
+        with locked(directory):
             try:
                 kept = state_file.read(path, instance)
             except Damaged as error:
@@ -234,34 +230,3 @@ class StateStore:
                 kept.append((changed, path))
         for _, path in sorted(kept)[: max(0, len(kept) - self._max_instances)]:
             path.unlink(missing_ok=True)
-
-    @contextmanager
-    def _locked(self, directory: Path) -> Generator[None]:
-        """Holds the directory against the other processors for a moment.
-
-        Raises:
-            TimeoutError: somebody holds it for long, a stopped process perhaps.
-        """
-        file = os.open(directory / "states.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            give_up = time.monotonic() + _LOCK_WAIT_S
-            while not _try_lock(file):
-                if time.monotonic() > give_up:
-                    raise TimeoutError(
-                        errno.ETIMEDOUT, "another processor keeps the directory locked", directory
-                    )
-                time.sleep(0.005)
-            yield
-        finally:
-            os.close(file)
-
-
-def _try_lock(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-    return True

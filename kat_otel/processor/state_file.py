@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import struct
 import zlib
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from kat_otel.processor.shared_folder import replace_file
 
 __all__ = ["MAX_BYTES", "Damaged", "Kept", "path_of", "read", "read_mark", "replace"]
 
@@ -108,28 +109,7 @@ def replace(path: Path, instance: str, kept: Kept) -> None:
         raise ValueError(f"{len(kept.data):,} bytes, more than the {MAX_BYTES:,} of any state")
     checksum = zlib.crc32(kept.data, zlib.crc32(name))
     head = _HEAD.pack(_MAGIC, kept.epoch, kept.owner, len(name), len(kept.data), checksum)
-    draft = path.with_name(f"{path.stem}.{secrets.token_hex(4)}.draft")
-    file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(file, "wb", buffering=0) as stream:
-            for part in (head + name, kept.data):
-                _write_all(stream.fileno(), part)
-            os.fsync(stream.fileno())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _write_all(file: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:  # a full disk takes part of it first, and says why next time
-        left = left[os.write(file, left) :]
+    replace_file(path, (head + name, kept.data))
 
 
 def _unpacked(head: bytes) -> tuple[bytes, int, bytes, int, int, int]:

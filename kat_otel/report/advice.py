@@ -1,13 +1,15 @@
-"""What to look at next, one short line per component and one sentence per kind.
+"""What each kind means in a sentence, and what to look at next.
 
-A small readable mapping, so that the first report already helps; the analyzer's
-diagnosis stands in its place where there is one.
+The next step is the diagnosis' first action; an incident without one gets what the knowledge of
+the analyzer says of its component in general.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import get_args
 
+from kat_otel.analyzer import action_text, embedded
 from kat_otel.verdict import Component, Incident, Kind
 
 __all__ = ["KIND_MEANING", "NEXT_STEP", "next_step"]
@@ -26,28 +28,10 @@ KIND_MEANING: Mapping[Kind, str] = {
 """What each kind of incident means, in one sentence."""
 
 NEXT_STEP: Mapping[Component, str] = {
-    "gpu_clock": "Compare SM clocks of the named GPU with its peers (nvidia-smi -q -d CLOCK) and "
-    "look for thermal throttle reasons (-d PERFORMANCE).",
-    "gpu_power": "Check power cap and power-brake reasons (nvidia-smi -q -d POWER,PERFORMANCE) and "
-    "the supply of the named host.",
-    "gpu_compute": "Run a compute health check (dcgmi diag -r 3) on the named GPU, and see whether "
-    "another process shares it.",
-    "hbm": "Look for ECC errors and row remaps on the named GPU "
-    "(nvidia-smi -q -d ECC,ROW_REMAPPER).",
-    "nvlink": "Check NVLink error and recovery counters (nvidia-smi nvlink -e) on the named link.",
-    "pcie": "Check link width and generation (nvidia-smi -q -d PCIE; lspci -vv) and replay "
-    "counters.",
-    "nic": "Check the network adapters of the named host: link state, error and congestion "
-    "counters, route.",
-    "host_cpu": "See what held the rank's process back: CPU steal and frequency, pinning, a busy "
-    "neighbour, the Python thread that launches (py-spy dump).",
-    "host_memory": "Look for garbage collection, page faults or swapping in the rank's process "
-    "(vmstat, /proc/PID/status) at the time shown.",
-    "storage": "Check the volume that offload and weights are read from: latency, queue, cache.",
-    "software": "Compare versions with the last good run: engine, NCCL, driver, autotuned kernels.",
-    "unknown": "Start from the evidence: the named spans on the named rank, against its peers.",
+    component: action_text(embedded().usual(component).actions[0], None)
+    for component in get_args(Component)
 }
-"""What to do next, by component."""
+"""What to do next, by component, where nothing more is known."""
 
 
 def next_step(incident: Incident) -> str:

@@ -1,8 +1,9 @@
-"""The culprit's kernels against those of its peers: is it the work that takes longer?"""
+"""The culprit's kernels against its peers and its own history: does the work take longer?"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +20,17 @@ _ROWS = 6
 
 @dataclass(frozen=True, slots=True)
 class KernelRow:
-    """Time of one kernel family in the step: per culprit rank, and the peers' median rank, ns."""
+    """Time of one kernel family in the step: per culprit rank, and the peers' median rank, ns.
+
+    ``before_ns`` is the culprit's time in the median step of the healthy recording, None without.
+    """
 
     name: str
     culprit_ns: float
     peers_ns: float
     culprit_count: float
     peers_count: float
+    before_ns: float | None = None
 
     @property
     def difference_ns(self) -> float:
@@ -43,7 +48,9 @@ class Comparison:
     peers: tuple[int, ...]
 
 
-def compare_kernels(table: SpanTable, incident: Incident) -> Comparison | None:
+def compare_kernels(
+    table: SpanTable, incident: Incident, baseline: SpanTable | None = None
+) -> Comparison | None:
     """Compares compute kernels and copies of the culprit with the other ranks.
 
     Collectives are left out: a victim's collective is long because it waits. Ranks of other
@@ -52,6 +59,7 @@ def compare_kernels(table: SpanTable, incident: Incident) -> Comparison | None:
     Args:
         table: the spans of one step, with collectives classified.
         incident: tells the culprit ranks.
+        baseline: a healthy recording of the same work, with collectives classified.
 
     Returns:
         The comparison, or None if the culprit or its peers have no such kernels in the step.
@@ -94,7 +102,31 @@ def compare_kernels(table: SpanTable, incident: Incident) -> Comparison | None:
         float(count[:, culprits].sum(axis=0).mean()),
         float(np.median(count[:, peers].sum(axis=0))),
     )
+    if baseline is not None:
+        before = _before(baseline, incident.culprit.ranks)
+        if before:
+            found = tuple(replace(row, before_ns=before.get(row.name, 0.0)) for row in found)
+            total = replace(total, before_ns=sum(before.values()))
     return Comparison(total, found, len(codes), tuple(int(k) for k in ranks[peers]))
+
+
+def _before(baseline: SpanTable, ranks: Sequence[int]) -> dict[str, float]:
+    """Returns the time of every kernel family per step and rank, ns: of the median step."""
+    rows = np.flatnonzero(
+        baseline.on_gpu & (baseline.kind != SpanKind.COLLECTIVE) & np.isin(baseline.rank, ranks)
+    )
+    if not len(rows):
+        return {}
+    steps, step = np.unique(baseline.step[rows], return_inverse=True)
+    names, place = np.unique(baseline.name[rows], return_inverse=True)
+    codes: dict[str, int] = {}
+    code = [codes.setdefault(family(baseline.text(int(name))), len(codes)) for name in names]
+    cell = np.array(code, dtype=np.int64)[place.reshape(-1)] * len(steps) + step.reshape(-1)
+    size = len(codes) * len(steps)
+    time = np.bincount(cell, weights=baseline.duration_ns[rows], minlength=size)
+    present = len(np.unique(baseline.rank[rows]))
+    middle = np.median(time.reshape(len(codes), len(steps)), axis=1) / present
+    return dict(zip(codes, middle.tolist(), strict=True))
 
 
 def _same_stage(

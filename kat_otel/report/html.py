@@ -26,20 +26,23 @@ from kat_otel.verdict import Report, to_json
 __all__ = ["render_html"]
 
 
-def render_html(report: Report, table: SpanTable | None = None) -> str:
+def render_html(
+    report: Report, table: SpanTable | None = None, baseline: SpanTable | None = None
+) -> str:
     """Returns the page.
 
     Args:
         report: the verdict.
         table: the spans it was made from, with collectives classified; None leaves out the
             timeline, the arrivals and the comparison of kernels.
+        baseline: the healthy recording it was compared with, with collectives classified.
     """
     css, script, script_hash = _assets()
     return (
         _environment()
         .get_template("report.html.j2")
         .render(
-            **page(report, table),
+            **page(report, table, baseline),
             css=css,
             script=script,
             script_hash=script_hash,

@@ -7,6 +7,7 @@ from typing import Any
 
 from kat_otel.report.advice import KIND_MEANING, next_step
 from kat_otel.report.compare import compare_kernels
+from kat_otel.report.page_diagnosis import diagnosis_view
 from kat_otel.report.page_tables import kernels_view, matrix_view, spans_as_kernels
 from kat_otel.report.page_timeline import timeline_view
 from kat_otel.report.scene import step_of
@@ -19,13 +20,12 @@ from kat_otel.report.sentences import (
     percent_text,
     places_text,
     probability_text,
-    rank_list,
-    ranks_text,
 )
 from kat_otel.report.stage import Stage, stage_of
 from kat_otel.report.timeline import timeline
 from kat_otel.spans import SpanTable
 from kat_otel.verdict import Incident, Report
+from kat_otel.wording import rank_list, ranks_text
 
 __all__ = ["page"]
 
@@ -35,15 +35,18 @@ _MAX_SPANS = 24
 _MAX_NOTES = 40
 
 
-def page(report: Report, table: SpanTable | None) -> dict[str, Any]:
+def page(
+    report: Report, table: SpanTable | None, baseline: SpanTable | None = None
+) -> dict[str, Any]:
     """Returns the template's variables for ``report``.
 
     Args:
         report: the verdict.
         table: the spans it was made from, for the drawings; None leaves them out.
+        baseline: the healthy recording it was compared with.
     """
     incidents = by_impact(report)
-    stages = None if table is None else _Stages(table)
+    stages = None if table is None else _Stages(table, baseline)
     source, coverage = report.source, report.coverage
     files, steps = len(source.files), len(report.steps)
     # the folder says more about the reader's machine than about the trace
@@ -100,8 +103,9 @@ def _counterparts(report: Report) -> list[tuple[str, str]]:
 class _Stages:
     """Prepares every step once, however many incidents it has."""
 
-    def __init__(self, table: SpanTable) -> None:
+    def __init__(self, table: SpanTable, baseline: SpanTable | None) -> None:
         self._table = table
+        self.baseline = baseline
         self._known: dict[int | None, Stage | None] = {}
 
     def of(self, incident: Incident) -> Stage | None:
@@ -124,7 +128,8 @@ def _incident(report: Report, incident: Incident, stages: _Stages | None) -> dic
     sentence = culprit_sentence(incident, report.source.ranks)
     step_ns = _step_time(report, incident)
     share = 100.0 * incident.impact_ns / step_ns if step_ns else 0.0
-    diagnosis = (incident.diagnosis or {}).get("summary")
+    evidence = incident.evidence[:_MAX_EVIDENCE]
+    diagnosis = diagnosis_view(incident.diagnosis, [e.id for e in evidence])
     view: dict[str, Any] = {
         "who": ranks_text(incident.culprit.ranks) if incident.culprit.ranks else incident.scope,
         "headline": f"{sentence[0].upper()}{sentence[1:]}.",
@@ -152,9 +157,10 @@ def _incident(report: Report, incident: Incident, stages: _Stages | None) -> dic
         "page": incident.page,
         "seen": _seen(incident),
         "places": places_text(incident.culprit),
-        "evidence": [{"id": e.id, "text": e.text} for e in incident.evidence[:_MAX_EVIDENCE]],
-        "next": next_step(incident),
-        "diagnosis": diagnosis if isinstance(diagnosis, str) else "",
+        "evidence": [{"id": e.id, "text": e.text} for e in evidence],
+        "more_evidence": len(incident.evidence) - len(evidence),
+        "actions": (diagnosis or {}).get("actions") or [next_step(incident)],
+        "diagnosis": diagnosis,
         "spans": [
             {
                 "rank": ref.rank,
@@ -180,7 +186,7 @@ def _incident(report: Report, incident: Incident, stages: _Stages | None) -> dic
         view["no_timeline"] = "the spans given have no GPU work in the incident's steps."
     else:
         shown = timeline(stage, incident)
-        compared = compare_kernels(stage.table, incident)
+        compared = compare_kernels(stage.table, incident, stages.baseline)
         view["timeline"] = timeline_view(shown, incident)
         view["matrix"] = matrix_view(shown)
         if compared is not None:

@@ -9,9 +9,10 @@ import numpy as np
 
 from kat_otel.kernels import family
 from kat_otel.report.compare import Comparison, KernelRow
-from kat_otel.report.sentences import duration_text, ranks_text
+from kat_otel.report.sentences import duration_text
 from kat_otel.report.timeline import Role, Timeline
 from kat_otel.verdict import Incident, SpanRef
+from kat_otel.wording import ranks_text
 
 __all__ = ["kernels_view", "matrix_view", "short_name", "spans_as_kernels"]
 
@@ -124,7 +125,7 @@ def _number(value: float) -> str:
 def kernels_view(compared: Comparison, incident: Incident) -> dict[str, Any]:
     """Returns the comparison of kernels, the sum over all first."""
     rows = (compared.total, *compared.rows)
-    biggest = max((max(r.culprit_ns, r.peers_ns) for r in compared.rows), default=1.0) or 1.0
+    biggest = max((_longest(row) for row in compared.rows), default=1.0) or 1.0
     total = compared.total
     relative = total.difference_ns / total.peers_ns if total.peers_ns > 0 else 0.0
     who = ranks_text(incident.culprit.ranks)
@@ -147,6 +148,7 @@ def kernels_view(compared: Comparison, incident: Incident) -> dict[str, Any]:
         "lead": lead,
         "mine": who,
         "theirs": "median of the others",
+        "before": "" if total.before_ns is None else f"{who} in the healthy recording",
         "rows": [
             _bar(row, biggest, total=row is compared.total, matters=incident.impact_ns / 20)
             for row in rows
@@ -172,6 +174,7 @@ def spans_as_kernels(refs: list[SpanRef]) -> dict[str, Any] | None:
         "lead": "The spans that the verdict cites, and what they were expected to take.",
         "mine": "took",
         "theirs": "expected",
+        "before": "",
         "rows": [_bar(row, biggest, total=False, matters=0.0) for row in rows],
         "note": "",
     }
@@ -184,7 +187,7 @@ def _bar(row: KernelRow, biggest: float, *, total: bool, matters: float) -> dict
     worse = difference > max(matters, _EQUAL * row.peers_ns)
     counts = f"{row.culprit_count:g} × against {row.peers_count:g} ×"
     # the sum is longer than any single kernel: its bars are drawn to their own scale
-    scale = max(row.culprit_ns, row.peers_ns, 1.0) if total else biggest
+    scale = max(_longest(row), 1.0) if total else biggest
     return {
         "total": total,
         "name": row.name,
@@ -195,4 +198,14 @@ def _bar(row: KernelRow, biggest: float, *, total: bool, matters: float) -> dict
         "theirs": duration_text(row.peers_ns) if row.peers_count else "not run",
         "mine_width": round(100 * row.culprit_ns / scale, 2),
         "theirs_width": round(100 * row.peers_ns / scale, 2),
+        "before": "" if row.before_ns is None else _before_text(row.before_ns),
+        "before_width": round(100 * (row.before_ns or 0.0) / scale, 2),
     }
+
+
+def _longest(row: KernelRow) -> float:
+    return max(row.culprit_ns, row.peers_ns, row.before_ns or 0.0)
+
+
+def _before_text(before_ns: float) -> str:
+    return duration_text(before_ns) if before_ns else "not run"

@@ -8,9 +8,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from kat_otel.report.sentences import duration_text, printable, rank_list, ranks_text
+from kat_otel.report.sentences import duration_text, printable
 from kat_otel.report.timeline import Band, Look, Role, Timeline
 from kat_otel.verdict import Incident
+from kat_otel.wording import rank_list, ranks_text
 
 __all__ = ["embedded_json", "timeline_view"]
 

@@ -26,10 +26,9 @@ from kat_otel.report.sentences import (
     places_text,
     printable,
     probability_text,
-    rank_list,
-    ranks_text,
 )
 from kat_otel.verdict import Coverage, Incident, Report, Source
+from kat_otel.wording import rank_list, ranks_text
 
 __all__ = ["print_text", "render_text"]
 
@@ -119,8 +118,22 @@ def _explain(console: Console, number: int, incident: Incident, report: Report) 
     if others:
         said = ", ".join(f"{c.component} ({c.probability:.2g})" for c in others[:4])
         _indented(console, f"It could also be: {said}")
+    _diagnosis(console, incident)
     _indented(console, f"Next: {printable(next_step(incident))}")
     console.print()
+
+
+def _diagnosis(console: Console, incident: Incident) -> None:
+    """Prints what is diagnosed and on which facts, which stand above with their numbers."""
+    said = incident.diagnosis or {}  # of a report made elsewhere, any part may be missing
+    if "summary" not in said:
+        return
+    text = f"Diagnosis: {said['summary']}"
+    if "root_cause" in said and not said.get("abstained"):
+        chain = said.get("causal_chain")
+        because = f", from {', '.join(chain[0]['evidence_ids'])}" if chain else ""
+        text += f" ({said['root_cause']}, {said.get('confidence', 0):.2g}{because})"
+    _indented(console, printable(text))
 
 
 def _indented(console: Console, text: str, *, mark: str = "") -> None:

@@ -24,8 +24,9 @@ from kat_otel.ttad.digest_history import (
     host_share,
 )
 from kat_otel.ttad.digest_lateness import LATE, START, WORST, WORST_AT
-from kat_otel.ttad.evidence import duration_text, ranks_text
+from kat_otel.ttad.evidence import duration_text
 from kat_otel.verdict import Culprit, Evidence, Incident, Kind, Scope, SpanRef
+from kat_otel.wording import ranks_text
 
 __all__ = ["Judged", "incidents_of"]
 

@@ -9,8 +9,9 @@ from kat_otel.ttad.groups import GroupChange
 from kat_otel.ttad.judged import Judged
 from kat_otel.ttad.suspects import Suspect
 from kat_otel.verdict import Evidence
+from kat_otel.wording import ranks_text
 
-__all__ = ["change_evidence", "duration_text", "ranks_text", "suspect_evidence"]
+__all__ = ["change_evidence", "duration_text", "suspect_evidence"]
 
 _MAX_KERNELS = 5
 
@@ -22,19 +23,6 @@ def duration_text(ns: float) -> str:
             value = ns / size
             return f"{value:.2f} {unit}" if abs(value) < 10 else f"{value:.3g} {unit}"
     return f"{ns:.0f} ns"
-
-
-def ranks_text(ranks: list[int]) -> str:
-    """Returns ranks as people say them: ``rank 7``, ``ranks 0-3 and 5``."""
-    runs: list[list[int]] = []
-    for rank in sorted(ranks):
-        if runs and rank == runs[-1][-1] + 1:
-            runs[-1].append(rank)
-        else:
-            runs.append([rank])
-    parts = [str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs]
-    joined = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
-    return f"rank {joined}" if len(ranks) == 1 else f"ranks {joined}"
 
 
 class _Numbered:

@@ -8,7 +8,7 @@ from kat_otel.hardware.log_patterns import XID_WORDS
 from kat_otel.hardware.readings import SIGNALS, Reading, Signal, clean_text
 from kat_otel.spans import UNKNOWN
 from kat_otel.ttad.deviations import Observation
-from kat_otel.verdict import Evidence
+from kat_otel.verdict import NOTHING_UNUSUAL, Evidence
 
 __all__ = ["clean_evidence", "deviation_evidence"]
 
@@ -44,7 +44,7 @@ def clean_evidence(number: int, component: str, seen: list[Observation]) -> Evid
     words = ", ".join(dict.fromkeys(SIGNALS[o.rule.signal].words for o in seen))
     first = seen[0]
     usual = first.peers if first.peers is not None else first.before
-    text = f"{_where(first.reading)}: nothing unusual that would speak for {component}: {words}"
+    text = f"{_where(first.reading)}: {NOTHING_UNUSUAL} {component}: {words}"
     return _evidence(number, f"{text} ({_when(first.reading)})", first.reading, usual)
 
 

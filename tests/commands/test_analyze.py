@@ -61,6 +61,18 @@ def test_html_goes_to_a_file_that_is_named(
     assert 'data-kat="timeline"' in (tmp_path / "kat-report.html").read_text("utf-8")
 
 
+def test_a_perfetto_trace_goes_to_a_file_that_is_named(
+    dlrm_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["analyze", str(dlrm_files), "--format", "perfetto"]) == 0
+    assert "kat: wrote kat-report.pftrace" in capsys.readouterr().err
+    made = (tmp_path / "kat-report.pftrace").read_bytes()
+    assert b"make ranks 0-3 and 6-7 wait" in made
+    assert main(["analyze", str(dlrm_files), "--output", "again.pftrace"]) == 0
+    assert (tmp_path / "again.pftrace").read_bytes() == made
+
+
 @pytest.mark.parametrize(
     ("name", "begins"), [("r.json", "{"), ("r.html", "<!doctype html>"), ("r.txt", "rank")]
 )

@@ -34,7 +34,7 @@ WHOLE = {
     "traces": {
         "healthy": "all",
         "healthy_interval": "0s",
-        "max_spans_per_trace": 100_000,
+        "max_spans_per_trace": 10_000,
         "whole_steps_per_incident": 100_000,
     }
 }
@@ -219,18 +219,20 @@ class Servers:
         config: str | Path | list[str | Path],
         *,
         before: Sequence[str] = (),
+        program: str = "otelcol-kat",
         **environment: str,
     ) -> Server:
         """Starts a collector and waits until it is healthy.
 
         Args:
             config: files, those without a folder from ``collector-config``.
+            program: which of the collectors that ``make collector`` builds.
             before: what its command begins with: a wrapper that runs the rest.
             environment: on top of free ports and a state folder of its own.
         """
         server = self.start(
             name,
-            [*before, binary("otelcol-kat"), *_config_arguments(config)],
+            [*before, binary(program), *_config_arguments(config)],
             **(self._collector_environment(name) | environment),
         )
         self.until(f"{name}'s health", lambda: self.collector_is_up(server))

@@ -63,9 +63,20 @@ def test_the_culprit_of_a_replayed_step_is_marked_in_jaeger(traces, servers, tmp
         if attributes_of(span).get(semconv.ROLE) == "culprit"
         for event in span.get("events", [])
     ]
-    reports = {rank: json.loads(attributes_of(event)[semconv.REPORT]) for rank, event in marked}
+    reports = {
+        rank: json.loads(attributes_of(event)[semconv.REPORT])
+        for rank, event in marked
+        if event["name"] == semconv.EVENT_INCIDENT
+    }
     assert 7 in reports, f"no report on a span of rank 7, only on those of {sorted(reports)}"
     assert reports[7]["culprit"]["ranks"] == [7]
+    diagnoses = {
+        rank: attributes_of(event)[semconv.ROOT_CAUSE]
+        for rank, event in marked
+        if event["name"] == semconv.EVENT_DIAGNOSIS
+    }
+    assert diagnoses[7] == reports[7]["diagnosis"]["root_cause"] == "late_host"
+    assert {f"rank {rank}" for rank in range(8)} <= {span["name"] for span in trace.spans.values()}
     assert not {1, 3} & {rank for report in reports.values() for rank in report["culprit"]["ranks"]}
 
     shown = servers.until("the metrics", lambda: metrics_with_incidents(at["prometheus"]))

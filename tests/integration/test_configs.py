@@ -11,7 +11,12 @@ from tests.integration.servers import CONFIG, binary
 
 pytestmark = pytest.mark.integration
 
-NOT_THE_COLLECTORS = {"builder.yaml", "jaeger-memory.yaml", "kat-process.yaml"}
+NOT_THE_COLLECTORS = {
+    "builder.yaml",
+    "builder-backends.yaml",
+    "jaeger-memory.yaml",
+    "kat-process.yaml",
+}
 FILES = sorted(file.name for file in CONFIG.glob("*.yaml"))
 TIERS = [name for name in FILES if name not in NOT_THE_COLLECTORS]
 ADDED_TO = {"agent-dcgm.yaml": ["agent.yaml"]}

@@ -9,9 +9,14 @@ import pytest
 from starlette.requests import Request
 
 from kat_otel.config import AuthConfig, Config, ExporterConfig, ReceiverConfig
+from kat_otel.live import read_live
+from kat_otel.operators import Said, Silence, feedback_of
 from kat_otel.processor.conditions import Condition
 from kat_otel.processor.debug_page import debug_app
+from kat_otel.processor.feedback import FeedbackBook
+from kat_otel.processor.live_view import LiveView
 from kat_otel.processor.recent import Recent
+from kat_otel.processor.silences import Silences
 from kat_otel.telemetry import Telemetry
 from tests.processor.test_recent import assembled
 from tests.report.browser import Browser, chromium, executable
@@ -34,6 +39,7 @@ def ready() -> list[Condition]:
 def app(make_fleet, judge_class):
     """Ten steps of two instances, one of them hostile, with an incident that pages."""
     telemetry, recent = Telemetry(), Recent(100)
+    silences, feedback = Silences(), FeedbackBook()
     telemetry.books.count("acknowledged", 12_345_678)
     telemetry.books.count("dropped", 3, "repeated")
     telemetry.books.mark("export retries", 4)
@@ -55,8 +61,23 @@ def app(make_fleet, judge_class):
 
                 too_few = Abstention(reason="too few counterparts", detail="")
                 report = msgspec.structs.replace(report, abstained=too_few)
-            recent.judged(step, report, 0.0123 * number)
-    return debug_app(telemetry, recent, ready, lambda: CONFIG)
+            recent.judged(step, report, 0.0123 * number, {0: 1_000, 3: 2_400_000})
+    silences.add(
+        Silence(
+            id="",
+            begin_unix_nano=0,
+            end_unix_nano=0,
+            instance=HOSTILE,
+            by=HOSTILE,
+            reason=f"ticket 4711 {HOSTILE}",
+        ),
+        3600,
+    )
+    instance, incident = recent.known.find("incident-1")
+    said = Said(incident=incident.id, verdict="false", by=HOSTILE)
+    feedback.add(feedback_of(said, instance, incident, 1))
+    view = LiveView(recent, ready, silences, feedback)
+    return debug_app(telemetry, recent, view, lambda: CONFIG)
 
 
 def get(app, path: str, query: bytes = b"") -> str:
@@ -98,7 +119,10 @@ def test_the_same_comes_as_data(app):
     newest = data["steps"][0]
     assert (newest["instance"], newest["step"], newest["tone"]) == (HOSTILE, 4, "incident")
     assert len(newest["trace_id"]) == 32
-    assert {incident["page"] for incident in data["incidents"]} == {True}
+    paged, quiet = data["incidents"]
+    assert (paged["page"], paged["silence"]) == (True, None)
+    assert (quiet["page"], quiet["instance"]) == (False, HOSTILE)
+    assert quiet["silence"]["reason"].startswith("ticket 4711")
     assert data["durations"]["judge"]["p50_below_s"] == 0.005
     assert data["durations"]["judge"]["p99_below_s"] is None  # above the last bound
     assert data["settings"]["shutdown_timeout"] == "20s"
@@ -112,8 +136,24 @@ def test_it_comes_anew_by_itself_if_asked_to(app, query, found):
     assert ('http-equiv="refresh" content="5"' in get(app, "/debug/steps", query)) is found
 
 
+def test_silences_verdicts_and_the_latest_ranks_are_on_the_page(app):
+    html = get(app, "/debug/steps")
+    assert "silenced until" in html
+    assert "ticket 4711" in html
+    assert "an operator calls it false" in html
+    assert "rank 3 2.4 ms" in html
+
+
+def test_what_goes_on_now_is_the_same_object_on_the_page_and_for_kat_top(app):
+    now, page = (json.loads(get(app, f"/debug/{name}.json")) for name in ("live", "steps"))
+    assert read_live(json.dumps(now).encode()).schema == "kat.live/v1"
+    for key in ("incidents", "instances", "silences", "conditions", "left_out"):
+        assert now[key] == page[key]
+
+
 def test_nothing_happened_is_said():
-    app = debug_app(Telemetry(), Recent(10), list, Config)
+    recent = Recent(10)
+    app = debug_app(Telemetry(), recent, LiveView(recent, list), Config)
     assert "No step was judged since the start." in get(app, "/debug/steps")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from kat_otel import semconv
+from kat_otel.analyzer import with_diagnoses
 from kat_otel.config import Config
 from kat_otel.digest import with_digests
 from kat_otel.lmdia.decode import LLAMA_70B, decode_program, workers
@@ -307,7 +308,7 @@ def test_incidents_are_those_of_one_step_after_the_other(together: int, by_rank:
     )
     detector, expected = Detector(), []
     for step in steps:
-        expected += [to_json(i) for i in detector.judge(step).incidents]
+        expected += [to_json(i) for i in with_diagnoses(detector.judge(step)).incidents]
     process = Process(Exporter())
     for first in range(0, len(steps), together):
         batch = concat(steps[first : first + together])

@@ -52,8 +52,8 @@ def test_an_incident_lives_until_it_is_resolved_and_counts_once(fleet, judge_cla
         (incident,) = report.incidents
         incident = msgspec.structs.replace(incident, status=status, page=page)
         recent.judged(step, msgspec.structs.replace(report, incidents=[incident]))
-    (live,) = recent.incidents()
-    assert (live.instance, live.id, live.page) == ("llama", "incident-1", True)
+    ((instance, live),) = recent.incidents()
+    assert (instance, live.id, live.page) == ("llama", "incident-1", True)
     assert recent.opened() == {("slow_kernel", "gpu_compute"): 1}
     assert recent.pages() == {("slow_kernel", "gpu_compute"): 1}
     resolved = msgspec.structs.replace(incident, status="resolved")

@@ -77,9 +77,12 @@ def test_a_slow_kernel_is_marked_and_carries_the_report(fleet, backend, connect,
     assert (bad.rank[row], bad.name_of(row)) == (2, "void gemm_2<float>(int)")
     assert bad.attributes[row][semconv.ANOMALOUS] is True
     assert bad.attributes[row][semconv.EXPECTED_NS] == 1_000_000
-    (event,) = events_of(bad.attributes[row])
+    event, diagnosis = events_of(bad.attributes[row])
     assert event.name == semconv.EVENT_INCIDENT
-    assert json.loads(event.attributes[semconv.REPORT])["culprit"]["ranks"] == [2]
+    told = json.loads(event.attributes[semconv.REPORT])
+    assert told["culprit"]["ranks"] == [2]
+    assert diagnosis.name == semconv.EVENT_DIAGNOSIS
+    assert json.loads(diagnosis.attributes[semconv.DIAGNOSIS]) == told["diagnosis"]
     root = int((bad.kind == SpanKind.STEP).argmax())
     assert events_of(bad.attributes[root])[0].attributes[semconv.SUMMARY].startswith("rank 2")
     assert balanced(processor) == {"acknowledged": 88, "forwarded": 48, "summarised": 40}
@@ -325,6 +328,7 @@ def test_a_lasting_incident_leaves_a_few_whole_steps_and_then_summaries(
         (int(spans.step[row]), semconv.REPORT in event.attributes)
         for row, said in spans.attributes.items()
         for event in events_of(said)
+        if event.name == semconv.EVENT_INCIDENT
     ]
     assert sorted(events) == [(step, step < 2) for step in range(5) for _ in range(2)]
     balanced(processor)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kat_otel.errors import ConfigError
-from kat_otel.processor import state, state_file
+from kat_otel.processor import shared_folder, state, state_file
 from kat_otel.processor.state import StateStore, owner_of
 
 
@@ -162,11 +162,11 @@ def test_a_clock_that_stands_behind_does_not_make_an_older_owner(
 def test_a_directory_locked_for_long_is_an_error_not_a_standstill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, other = StateStore(tmp_path), StateStore(tmp_path)
+    store = StateStore(tmp_path)
     store.save("a", b"data")
-    monkeypatch.setattr(state, "_LOCK_WAIT_S", 0.02)
+    monkeypatch.setattr(shared_folder, "_LOCK_WAIT_S", 0.02)
     with (
-        other._locked(tmp_path),
+        shared_folder.locked(tmp_path),
         pytest.raises(TimeoutError, match="keeps the directory locked"),
     ):
         store.save("a", b"more")

@@ -476,3 +476,42 @@ def test_a_full_disk_is_refused_and_well_again_when_there_is_room(tmp_path: Path
         text=True,
     )
     assert run.stdout == "well\n", run.stderr
+
+
+FILLED_DISK = """
+import random, subprocess, sys
+from pathlib import Path
+sys.path.insert(0, {repository!r})
+from tests.processor.test_wal import LogFullError, WriteAheadLog, wait_for
+for seed in range(4):
+    disk = Path(sys.argv[1]) / str(seed)
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", disk], check=True)
+    log = WriteAheadLog(disk / "wal", 64 << 20)
+    sizes, ids, refused = random.Random(seed), [], 0
+    while refused < 30:
+        try:
+            size = sizes.choice([900, 5_000, 60_000, 200_000, 260_000])
+            ids.append(log.append("traces", bytes(size), 0))
+        except LogFullError:
+            refused += 1
+    log.settle(ids)
+    wait_for(lambda: not log._settled)
+    log.append("traces", bytes(200_000), 0)
+    log.close()
+print("well")
+"""
+
+
+def test_a_disk_that_the_log_itself_has_filled_to_the_last_page_is_worked_off(tmp_path) -> None:
+    unshare = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no mount namespace: sudo make test")
+    code = FILLED_DISK.format(repository=str(Path(__file__).parents[2]))
+    run = subprocess.run(
+        [*unshare, sys.executable, "-c", code, str(tmp_path)],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout == "well\n", run.stderr

@@ -6,6 +6,8 @@ Rank 3 has one kernel that takes twice its time in the first layer.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from kat_otel.spans import Resource, SpanKind, SpanTable, SpanTableBuilder
@@ -138,6 +140,24 @@ def late_launch(spans: SpanTable) -> Incident:
             ),
         ],
     )
+
+
+def diagnosis() -> dict[str, Any]:
+    """What the analyzer says of the late rank; one claim cites what no line shows."""
+    return {
+        "summary": "Rank 7's Python thread was held up before the third layer.",
+        "root_cause": "garbage_collection",
+        "component": "host_cpu",
+        "culprit_ranks": [7],
+        "causal_chain": [
+            {"claim": "The launches of rank 7 stop for 2 ms.", "evidence_ids": ["e1"]},
+            {"claim": "Its kernels take no longer.", "evidence_ids": ["e2", "e9"]},
+        ],
+        "actions": ["Freeze the garbage collector after warm-up.", "Pin the launching thread."],
+        "confidence": 0.7,
+        "abstained": False,
+        "mode": "knowledge_base",
+    }
 
 
 def slow_kernel(spans: SpanTable) -> Incident:

@@ -33,3 +33,22 @@ def test_collectives_are_no_work(spans: SpanTable) -> None:
 def test_without_peers_there_is_nothing_to_compare(spans: SpanTable) -> None:
     alone = spans.take(spans.rank == 7)
     assert compare_kernels(alone, samples.late_launch(spans)) is None
+
+
+def test_the_healthy_recording_tells_what_the_culprit_took_before(spans: SpanTable) -> None:
+    healthy = spans.take(spans.rank != 3)  # rank 3 has the slow kernel: it was slower here
+    compared = compare_kernels(spans, samples.slow_kernel(spans), spans)
+    assert compared is not None
+    assert compared.rows[0].before_ns == pytest.approx(compared.rows[0].culprit_ns)
+    assert compared.total.before_ns == pytest.approx(compared.total.culprit_ns)
+    without = compare_kernels(spans, samples.slow_kernel(spans), healthy)
+    assert without is not None
+    assert without.rows[0].before_ns is None, "the culprit is not in it"
+
+
+def test_the_page_shows_the_history_as_a_third_bar(spans: SpanTable) -> None:
+    from kat_otel.report import render_html
+
+    report = samples.report(spans, samples.slow_kernel(spans))
+    assert "rank 3 in the healthy recording" in render_html(report, spans, spans)
+    assert "in the healthy recording" not in render_html(report, spans)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
@@ -129,3 +130,39 @@ def test_pages_of_long_steps_stay_small() -> None:
     spans = samples.table(layers=600)
     html = render_html(samples.report(spans, samples.late_launch(spans)), spans)
     assert len(html) < 1_500_000
+
+
+def test_a_diagnosis_is_shown_with_its_evidence_and_actions(spans: SpanTable) -> None:
+    incident = samples.late_launch(spans)
+    incident.diagnosis = samples.diagnosis()
+    html = render_html(samples.report(spans, incident), spans)
+    text = " ".join(Outline(html).text.split())
+    assert "Root cause garbage collection" in text
+    assert "Confidence 70 %" in text
+    assert "Freeze the garbage collector after warm-up." in text
+    assert 'href="#evidence-1-e1"' in html
+    assert 'id="evidence-1-e1"' in html
+    assert "e9" in text
+    assert 'href="#evidence-1-e9"' not in html, "a link leads somewhere"
+
+
+def test_a_diagnosis_that_abstains_says_so(spans: SpanTable) -> None:
+    incident = samples.late_launch(spans)
+    incident.diagnosis = {"abstained": True}
+    text = Outline(render_html(samples.report(spans, incident), spans)).text
+    assert "Abstained." in text
+    assert "See what held the rank's process back" in text
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {},
+        {"summary": 1, "actions": "x", "causal_chain": {}},
+        {"causal_chain": [1, {"claim": 2}], "culprit_ranks": ["a", True], "confidence": "nan"},
+    ],
+)
+def test_a_diagnosis_of_an_odd_form_leaves_the_page_whole(odd: Any, spans: SpanTable) -> None:
+    incident = samples.late_launch(spans)
+    incident.diagnosis = odd
+    assert parts(render_html(samples.report(spans, incident), spans))[-1] == "read"

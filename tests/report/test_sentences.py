@@ -9,7 +9,6 @@ from kat_otel.report.sentences import (
     places_text,
     printable,
     probability_text,
-    rank_list,
 )
 from kat_otel.verdict import Culprit, Report
 from tests.report import samples
@@ -30,22 +29,6 @@ from tests.report import samples
 )
 def test_durations_have_the_unit_that_suits_them(nanoseconds: int, text: str) -> None:
     assert duration_text(nanoseconds) == text
-
-
-@pytest.mark.parametrize(
-    ("ranks", "text"),
-    [
-        ([], ""),
-        ([7], "7"),
-        ([0, 1, 2, 3, 4, 5, 6], "0-6"),
-        ([6, 7, 0, 3], "0, 3 and 6-7"),
-        (list(range(0, 40, 2)), "0, 2, 4, 6, 8, 10 and 14 more"),
-    ],
-)
-def test_ranks_are_said_as_ranges_and_a_scattered_fleet_as_a_count(
-    ranks: list[int], text: str
-) -> None:
-    assert rank_list(ranks) == text
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 
+from kat_otel.analyzer import with_diagnoses
 from kat_otel.report import print_text, render_text
 from kat_otel.report.advice import KIND_MEANING, NEXT_STEP
 from kat_otel.spans import SpanTable
@@ -81,3 +82,14 @@ def test_a_diagnosis_says_what_to_do_before_our_own_table_does(spans: SpanTable)
     incident = samples.late_launch(spans)
     incident.diagnosis = {"summary": "GC", "actions": ["freeze the collector"]}
     assert "Next: freeze the collector" in render_text(samples.report(spans, incident))
+
+
+def test_the_embedded_diagnosis_names_cause_confidence_and_the_facts_it_is_from() -> None:
+    spans = samples.table()
+    incident = samples.late_launch(spans)
+    incident.evidence[0].signal = "walk_launch"
+    said = render_text(with_diagnoses(samples.report(spans, incident)))
+    assert "Diagnosis: rank 7: the process launches its work late (late_host, 0.6, from e1)" in said
+    incident.culprit.sure = False
+    said = render_text(with_diagnoses(samples.report(spans, incident)))
+    assert "Diagnosis: rank 7: no cause can be named (side unknown)" in said
