@@ -33,6 +33,8 @@ SOURCE: Final = "kat.source"
 SERVICE_NAME: Final = "service.name"
 HOST_NAME: Final = "host.name"
 HARDWARE_ID: Final = "hw.id"
+RACK: Final = "kat.rack"  # where the host stands and hangs: OpenTelemetry has no names for it
+SWITCH: Final = "kat.switch"
 MODEL: Final = "gen_ai.request.model"
 
 # --- span: what a worker says of its work ----------------------------------------------
@@ -86,6 +88,8 @@ EVENT_INCIDENT: Final = "kat.incident"
 # --- metrics ----------------------------------------------------------------------------------
 METRIC_INCIDENTS: Final = "kat.incidents"
 METRIC_IMPACT: Final = "kat.incident.impact"
+METRIC_LOST_TIME: Final = "kat.gpu.lost_time"
+METRIC_CAUSED_TIME: Final = "kat.rank.caused_gpu_time"  # lost by all, by who made them wait
 METRIC_STEP_DURATION: Final = "kat.step.duration"
 METRIC_ARRIVAL_SKEW: Final = "kat.collective.arrival_skew"
 METRIC_SPANS: Final = "kat.processor.spans"

@@ -78,12 +78,12 @@ class Gauge:
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """A count since start that only grows, by labels."""
+    """A count or a time since start that only grows, by labels."""
 
     name: str
     unit: str
     description: str
-    points: Mapping[Labels, int]
+    points: Mapping[Labels, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +137,13 @@ def _add_metric(
         out.sum.is_monotonic = True
         out.sum.aggregation_temporality = cumulative
         for labels, count in metric.points.items():
-            out.sum.data_points.add(
-                attributes=_labels(labels),
-                start_time_unix_nano=start_ns,
-                time_unix_nano=now_ns,
-                as_int=count,
+            point = out.sum.data_points.add(
+                attributes=_labels(labels), start_time_unix_nano=start_ns, time_unix_nano=now_ns
             )
+            if isinstance(count, int):
+                point.as_int = count
+            else:
+                point.as_double = count
     else:
         out.histogram.aggregation_temporality = cumulative
         for labels, (counts, total) in metric.points.items():

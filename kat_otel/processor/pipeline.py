@@ -357,7 +357,10 @@ class Pipeline:
 
     def _tell(self, step: AssembledStep, report: Report, now: float, latency: float) -> None:
         self._telemetry.latencies.observe("verdict", latency)
+        self._measurements.workers(step.instance, step.unmarked.resources)
         if report.incidents:
+            for incident in report.incidents:
+                self._measurements.loss(step.instance, incident, len(report.source.ranks))
             self._tell_incidents(step, report.incidents, now)
         self._recent.judged(step, report, latency)
         if self._capture is not None:
