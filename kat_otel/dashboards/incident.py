@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, get_args
 
 from grafana_foundation_sdk.builders.table import Panel as Table
 
@@ -28,7 +28,7 @@ from kat_otel.dashboards.panels import (
 )
 from kat_otel.dashboards.promql import equals, mean, rate, selected
 from kat_otel.dashboards.sources import JaegerSearch, JaegerTrace, choice, typed
-from kat_otel.report.advice import KIND_MEANING, NEXT_STEP
+from kat_otel.report.advice import KIND_MEANING, usual_step
 from kat_otel.verdict import Component, Kind
 
 __all__ = ["incident"]
@@ -247,7 +247,11 @@ def _diagnosis(board: Board) -> None:
                 [
                     Column("meaning", "Meaning", words=_plain(KIND_MEANING)),
                     Column(names.COMPONENT, "Component", width=120),
-                    Column("next", "Do first", words=_plain(NEXT_STEP)),
+                    Column(
+                        "next",
+                        "Do first",
+                        words=_plain({one: usual_step(one) for one in get_args(Component)}),
+                    ),
                 ],
             ).no_value("No such incident in this time range."),
         ),

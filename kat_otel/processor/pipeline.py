@@ -381,7 +381,7 @@ class Pipeline:
         comparable = report.source.clock.state != "unaligned"
         lateness = arrival_lateness(step.unmarked) if comparable else {}
         self._recent.judged(step, report, latency, lateness)
-        # Of steps with an incident the trace leaves whole: a point on a curve may lead to it.
+        # Of steps with an incident a trace always leaves: a point on a curve may lead to it.
         trace_id = step.trace_id if report.active else ""
         self._measurements.step(step.instance, duration_of(step, report), lateness, trace_id)
         if lateness and self._measurements.wants_parts(step.instance, now):
