@@ -25,6 +25,9 @@ class _Spans(NamedTuple):
     start: _Times
     end: _Times
 
+    def taken(self, rows: NDArray[np.int64]) -> _Spans:
+        return _Spans(self.start[rows], self.end[rows])
+
     def within(self, begin: int, end: int) -> _Spans:
         """What of them lies in a time."""
         start, until = np.maximum(self.start, begin), np.minimum(self.end, end)
@@ -65,24 +68,25 @@ def step_parts(table: SpanTable) -> dict[int, dict[Part, int]]:
     kind, rank = table.kind, table.rank
     steps = np.flatnonzero((kind == _WORKER_STEP) & (rank >= 0))
     ranks: list[int] = rank[steps].tolist()
-    gpu = kind >= SpanKind.KERNEL.value
-    if not gpu.any() or len(set(ranks)) < len(ranks):
+    gpu = np.flatnonzero(kind >= SpanKind.KERNEL.value)
+    if not len(gpu) or len(set(ranks)) < len(ranks):
         return {}
     spans = _Spans(table.start_ns, table.end_ns)
-    barrier = {
-        one: _taken(spans, _ordered(table, gpu & (meaning == Semantics.BARRIER) & (rank == one)))
-        for one in ranks
-    }
-    counts = {len(own.start) for own in barrier.values()}
-    if len(counts) != 1:
+    # Sorted once by rank: a mask per rank would cost ranks times spans.
+    gpu = gpu[np.lexsort((table.start_ns[gpu], rank[gpu]))]
+    bounds = np.searchsorted(rank[gpu], ranks), np.searchsorted(rank[gpu], ranks, side="right")
+    rows = {one: gpu[low:high] for one, low, high in zip(ranks, *bounds, strict=True)}
+    is_barrier = meaning == Semantics.BARRIER
+    barrier = {one: spans.taken(own[is_barrier[own]]) for one, own in rows.items()}
+    if len({len(own.start) for own in barrier.values()}) != 1:
         return {}
     last = np.max([own.start for own in barrier.values()], axis=0)
     found: dict[int, dict[Part, int]] = {}
     for row, one in zip(steps.tolist(), ranks, strict=True):
         begin, end = int(spans.start[row]), int(spans.end[row])
-        own = gpu & (rank == one)
-        work = _taken(spans, np.flatnonzero(own & (kind != _COLLECTIVE))).within(begin, end)
-        every = _taken(spans, np.flatnonzero(own)).within(begin, end)
+        own = rows[one]
+        work = spans.taken(own[kind[own] != _COLLECTIVE]).within(begin, end)
+        every = spans.taken(own).within(begin, end)
         waiting = _Spans(barrier[one].start, np.minimum(last, barrier[one].end)).within(begin, end)
         compute, busy = work.covered(), every.covered()
         wait = work.and_those(waiting).covered() - compute
@@ -93,12 +97,3 @@ def step_parts(table: SpanTable) -> dict[int, dict[Part, int]]:
             "host": end - begin - busy,
         }
     return found
-
-
-def _taken(spans: _Spans, rows: NDArray[np.int64]) -> _Spans:
-    return _Spans(spans.start[rows], spans.end[rows])
-
-
-def _ordered(table: SpanTable, which: NDArray[np.bool_]) -> NDArray[np.int64]:
-    rows = np.flatnonzero(which)
-    return rows[np.argsort(table.start_ns[rows], kind="stable")]
