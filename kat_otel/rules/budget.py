@@ -81,8 +81,10 @@ def _who(window: str) -> str:
 
 
 def _worst(metric: str, label: str, window: str) -> str:
-    query = f"topk(3, sum by ({label}) (increase({metric}{{{names.INSTANCE}=%q}}[{window}])) > 0)"
+    of = f"{metric}{{{names.INSTANCE}=%q}}"
+    query = f"topk(3, sum by ({label}) (increase({of}[{window}])) > 0)"
     return (
-        f'{{{{ range $at, $one := printf "{query}" {_ID} | query }}}}{{{{ if $at }}}}, {{{{ end }}}}'
+        f'{{{{ range $at, $one := printf "{query}" {_ID} | query }}}}'
+        f"{{{{ if $at }}}}, {{{{ end }}}}"
         f"{{{{ .Labels.{label} }}}} ({{{{ .Value | humanizeDuration }}}}){{{{ end }}}}"
     )

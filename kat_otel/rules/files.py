@@ -9,7 +9,9 @@ from kat_otel.rules.rule import Group, file_text
 
 __all__ = ["alert_groups", "files"]
 
-_MADE = "Made by `kat rules`: change kat_otel/rules and run it again, or keep what you change elsewhere."
+_MADE = (
+    "Made by `kat rules`: what is changed by hand goes with its next run, so add a file beside it."
+)
 
 
 def alert_groups(share: float = budget.BUDGET) -> Sequence[Group]:

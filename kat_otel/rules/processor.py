@@ -26,6 +26,9 @@ DEFECTS: Final = (
 
 _WHO: Final = "job, instance"
 _AT: Final = "{{ $labels.instance }}"
+_NUMBER: Final = "{{ $value | humanize }}"
+_SHARE: Final = "{{ $value | humanizePercentage }}"
+_TIME: Final = "{{ $value | humanizeDuration }}"
 _NEAR: Final = 0.8
 """Of a limit, above which it is near."""
 
@@ -102,8 +105,8 @@ def _there() -> list[Alert]:
             "10m",
             summary="kat process judges steps, but Prometheus has no metric of the fleet",
             cost="incidents are found and no alert on them can fire.",
-            action="see that the collector has kat process' metrics in a pipeline to its prometheus "
-            "exporter, that Prometheus scrapes it, and that metrics.interval is not 0.",
+            action="see that the collector has kat process' metrics in a pipeline to its "
+            "prometheus exporter, that Prometheus scrapes it, and metrics.interval is not 0.",
         ),
     ]
 
@@ -118,9 +121,9 @@ def _taking() -> list[Alert]:
             "senders are told to send later, all the time",
             f"rate({selected(own('events_total'), equals('event', 'requests refused'))}[5m]) > 0",
             "5m",
-            summary=f"kat process at {_AT} refuses {{{{ $value | humanize }}}} requests a second",
+            summary=f"kat process at {_AT} refuses {_NUMBER} requests a second",
             cost="senders queue; when their queue is full, they drop, and steps come in part.",
-            action="see what is full: log, intake or assembly; the next queue of the way is behind.",
+            action="see what is full: log, intake or assembly; what comes after it is behind.",
         ),
         _alert(
             "KatSpansInvalid",
@@ -128,10 +131,10 @@ def _taking() -> list[Alert]:
             "spans are rejected for good",
             f"{counted(invalid, '15m')} > 0",
             "",
-            summary=f"kat process at {_AT} rejected {{{{ $value | humanize }}}} spans in 15 minutes",
+            summary=f"kat process at {_AT} rejected {_NUMBER} spans in 15 minutes",
             cost="these spans are lost, and their steps come in part.",
-            action="the sender's log has the reason that it was told; most often an attribute is too "
-            "long.",
+            action="the sender's log has the reason that it was told; most often an attribute is "
+            "too long.",
         ),
         _alert(
             "KatLogNearlyFull",
@@ -139,7 +142,7 @@ def _taking() -> list[Alert]:
             f"the write-ahead log is filled to {_NEAR:.0%}",
             f"{log} / {limit} > {_NEAR}",
             "10m",
-            summary=f"The log of kat process at {_AT} is {{{{ $value | humanizePercentage }}}} full",
+            summary=f"The log of kat process at {_AT} is {_SHARE} full",
             cost="full, it refuses every request.",
             action="see why what it holds does not leave: the exporter's endpoint, most often.",
         ),
@@ -172,11 +175,10 @@ def _judging() -> list[Alert]:
             f"steps, spans or memory under assembly are at {_NEAR:.0%} of their limit",
             near,
             "10m",
-            summary=f"kat process at {_AT} has {{{{ $value | humanizePercentage }}}} of what it may "
-            "hold under assembly",
+            summary=f"kat process at {_AT} has {_SHARE} of what it may hold under assembly",
             cost="beyond it steps are judged without their last ranks, or senders wait.",
-            action="see which ranks come late or not at all, then assembler.max_pending_*; or add a "
-            "processor.",
+            action="see which ranks come late or not at all, then assembler.max_pending_*; or add "
+            "a processor.",
         ),
         _alert(
             "KatStepsJudgedEarly",
@@ -184,7 +186,7 @@ def _judging() -> list[Alert]:
             "steps are judged early, for lack of room",
             f"{early} > 0",
             "10m",
-            summary=f"kat process at {_AT} judged {{{{ $value | humanize }}}} steps before all their "
+            summary=f"kat process at {_AT} judged {_NUMBER} steps before all their "
             "spans were there",
             cost="a rank whose spans were missing is neither cleared nor blamed.",
             action="raise assembler.max_pending_* as memory allows, or add a processor.",
@@ -195,12 +197,11 @@ def _judging() -> list[Alert]:
             "of 20 steps, one or more is judged without all its ranks",
             f"{rates[0]} / {rates[1]} > 0.05",
             "15m",
-            summary=f"{{{{ $value | humanizePercentage }}}} of the steps at {_AT} are judged without "
-            "all their ranks",
-            cost="a rank that is not there is neither cleared nor blamed, and each verdict waits for "
-            "assembler.decision_wait.",
-            action="the root of such a step names the missing ranks (kat.missing_ranks): look at their "
-            "sender, and at the collector on their way.",
+            summary=f"{_SHARE} of the steps at {_AT} are judged without all their ranks",
+            cost="a rank that is not there is neither cleared nor blamed, and each verdict waits "
+            "for assembler.decision_wait.",
+            action="the root of such a step names the missing ranks (kat.missing_ranks): look at "
+            "their sender, and at the collector on their way.",
         ),
         _alert(
             "KatVerdictsLate",
@@ -208,7 +209,7 @@ def _judging() -> list[Alert]:
             "one of ten verdicts takes longer than 2.5 s",
             f"histogram_quantile(0.9, sum by ({_WHO}, le) (rate({verdict}_bucket[5m]))) > 2.5",
             "10m",
-            summary=f"Verdicts at {_AT} take {{{{ $value | humanizeDuration }}}} (9 of 10 are faster)",
+            summary=f"Verdicts at {_AT} take {_TIME} (9 of 10 are faster)",
             cost="incidents are told that much later.",
             action="judging takes one core: give it a whole one, or add a processor. If ranks are "
             "missing, too, see to that first.",
@@ -220,7 +221,7 @@ def _judging() -> list[Alert]:
             f"sum by ({_WHO}, event) ({counted(_event(*NOT_JUDGED), '1h')}) > 0",
             "",
             summary=f"kat process at {_AT} could not judge: {{{{ $labels.event }}}}, "
-            "{{ $value | humanize }} in an hour",
+            f"{_NUMBER} in an hour",
             cost="their spans passed on as they came; an incident in them is not found.",
             action="a defect of KAT: its log has the traceback once. Please report it.",
         ),
@@ -248,8 +249,7 @@ def _sending() -> list[Alert]:
             "something waits for an endpoint that has taken nothing for two minutes",
             f"{age} > 120 and {queue} > 0",
             "5m",
-            summary=f"The endpoint of kat process at {_AT} has taken nothing for "
-            "{{ $value | humanizeDuration }}",
+            summary=f"The endpoint of kat process at {_AT} has taken nothing for {_TIME}",
             cost="no incident reaches Jaeger, logs or metrics; the log fills.",
             action="kat doctor beside it tries the endpoint with each signal and says what it "
             "answers.",
@@ -260,10 +260,10 @@ def _sending() -> list[Alert]:
             "requests were given up",
             f"sum by ({_WHO}, signal, reason) ({counted(given_up, '15m')}) > 0",
             "",
-            summary=f"kat process at {_AT} gave up {{{{ $value | humanize }}}} requests of "
+            summary=f"kat process at {_AT} gave up {_NUMBER} requests of "
             "{{ $labels.signal }}: {{ $labels.reason }}",
             cost="the endpoint will never have them: traces, logs or points are missing.",
-            action="its log names what the endpoint said; UNIMPLEMENTED: that signal has no pipeline.",
+            action="its log names what the endpoint said; UNIMPLEMENTED: no pipeline for it.",
         ),
         _alert(
             "KatExportRejected",
@@ -271,7 +271,7 @@ def _sending() -> list[Alert]:
             "the endpoint left something out of what it took",
             f"increase({own('export_rejected_total')}[15m]) > 0",
             "",
-            summary=f"The endpoint of kat process at {_AT} left out {{{{ $value | humanize }}}} items "
+            summary=f"The endpoint of kat process at {_AT} left out {_NUMBER} items "
             "of {{ $labels.signal }}",
             cost="these spans, records or points are missing where people look.",
             action="its log names what the endpoint said; mend it there.",
@@ -282,10 +282,9 @@ def _sending() -> list[Alert]:
             "spans were lost",
             f"sum by ({_WHO}, reason) ({counted(lost, '15m')}) > 0",
             "",
-            summary=f"kat process at {_AT} dropped {{{{ $value | humanize }}}} spans: "
-            "{{ $labels.reason }}",
+            summary=f"kat process at {_AT} dropped {_NUMBER} spans: {{{{ $labels.reason }}}}",
             cost="they were acknowledged and are lost.",
-            action="the reason says where: an endpoint that refuses, or an error of ours to report.",
+            action="the reason says where: an endpoint that refuses, or a defect to report.",
         ),
         _alert(
             "KatNotTold",
@@ -294,7 +293,7 @@ def _sending() -> list[Alert]:
             f"sum by ({_WHO}, event) ({counted(_event(*DEFECTS), '1h')}) > 0",
             "",
             summary=f"kat process at {_AT} could not tell: {{{{ $labels.event }}}}, "
-            "{{ $value | humanize }} in an hour",
+            f"{_NUMBER} in an hour",
             cost="verdicts, metrics or what was learnt of an instance are missing.",
             action="a defect of KAT: its log has the traceback once. Please report it.",
         ),
@@ -312,8 +311,7 @@ def _operators() -> list[Alert]:
             "operators called half of a component's incidents wrong, three or more in 30 days",
             f"{wrong} / {said} >= 0.5 and {wrong} >= 3",
             "",
-            summary="{{ $value | humanizePercentage }} of what operators judged of "
-            "{{ $labels.component }} was wrong",
+            summary=f"{_SHARE} of what operators judged of {{{{ $labels.component }}}} was wrong",
             cost="people stop to believe its pages.",
             action="kat feedback export, and see what the wrong ones share: an instance, a kind, a "
             "planned job. Then the thresholds of detector, and please tell us.",

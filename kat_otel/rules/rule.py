@@ -118,13 +118,13 @@ def file_text(about: str, groups: Sequence[Group]) -> str:
 class _Dumper(yaml.SafeDumper):
     """Folds long texts, which plain YAML would quote and break inside words of PromQL."""
 
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002 - PyYAML's own
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002 - PyYAML's own
         super().increase_indent(flow, False)
 
 
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def _text(_: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = ">" if len(text) > _LINE - 20 else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+    return yaml.ScalarNode("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _text)
