@@ -35,24 +35,24 @@ def group(budget: float = BUDGET) -> Group:
             Alert(
                 "KatLostGpuTime",
                 "page",
-                f"an instance loses {_FAST * budget:.4g} of its GPU time or more, for an hour",
+                f"an instance loses more than {_percent(_FAST * budget)} of its GPU time, over an hour",
                 f"{LOST_RATIO}1h > {_FAST * budget:.4g} and {LOST_RATIO}5m > {_FAST * budget:.4g}",
                 "5m",
                 summary=_summary("hour"),
                 where=_who("1h"),
-                cost=f"ten times the budget of {budget:.4g}: a day's is gone in 2.4 hours.",
+                cost=f"ten times the budget of {_percent(budget)}: a day's is gone in 2.4 hours.",
                 action=_ACTION,
                 runbook="runbooks/index.html",
             ),
             Alert(
                 "KatLostGpuTime",
                 "ticket",
-                f"an instance loses more than {budget:.4g} of its GPU time, for a day",
+                f"an instance loses more than {_percent(budget)} of its GPU time, over a day",
                 f"{LOST_RATIO}1d > {budget:.4g} and {LOST_RATIO}1h > {budget:.4g}",
                 "30m",
                 summary=_summary("day"),
                 where=_who("1d"),
-                cost=f"more than the budget of {budget:.4g}.",
+                cost=f"more than the budget of {_percent(budget)}.",
                 action=_ACTION,
                 runbook="runbooks/index.html",
             ),
@@ -64,6 +64,10 @@ _ACTION: Final = (
     "look at the worst ranks of the fleet's dashboard and at what they share (host, rack, switch); "
     "each component has its runbook."
 )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g} %"
 
 
 def _summary(time: str) -> str:

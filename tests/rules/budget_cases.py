@@ -44,7 +44,7 @@ BUDGET_CASES = [
         summary="llama lost 12.5% of its GPU time in the last hour",
         description=(
             "Where: nic (24m 0s), hbm (6m 0s); ranks 2 (30m 0s). "
-            f"Cost: ten times the budget of 0.01: a day's is gone in 2.4 hours. {_ACTION}"
+            f"Cost: ten times the budget of 1 %: a day's is gone in 2.4 hours. {_ACTION}"
         ),
     ),
     Case(
@@ -62,7 +62,7 @@ BUDGET_CASES = [
         summary="llama lost 2% of its GPU time in the last day",
         description=(
             "Where: nic (1h 55m 12s); ranks 2 (1h 55m 12s). "
-            f"Cost: more than the budget of 0.01. {_ACTION}"
+            f"Cost: more than the budget of 1 %. {_ACTION}"
         ),
     ),
 ]
