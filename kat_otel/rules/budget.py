@@ -29,14 +29,15 @@ def group(budget: float = BUDGET) -> Group:
     Args:
         budget: share of an instance's GPU time, above 0 and below 1.
     """
+    fast = _FAST * budget
     return Group(
         "kat-budget",
         [
             Alert(
                 "KatLostGpuTime",
                 "page",
-                f"an instance loses more than {_percent(_FAST * budget)} of its GPU time, over an hour",
-                f"{LOST_RATIO}1h > {_FAST * budget:.4g} and {LOST_RATIO}5m > {_FAST * budget:.4g}",
+                f"an instance loses more than {_percent(fast)} of its GPU time, over an hour",
+                f"{LOST_RATIO}1h > {fast:.4g} and {LOST_RATIO}5m > {fast:.4g}",
                 "5m",
                 summary=_summary("hour"),
                 where=_who("1h"),

@@ -1,4 +1,6 @@
-"""Every query of every dashboard and every rule returns data: a real run, a real collector, Prometheus, Jaeger.
+"""Every query of every dashboard returns data, every rule is evaluated, and a fault pages.
+
+A real run with a real collector, Prometheus and Jaeger:
 
 sender -> gateway.yaml -> kat process -> the same collector -> Jaeger, and Prometheus scrapes the
 collector, the processor, and a stand-in for the page of vLLM and SGLang.
@@ -70,6 +72,7 @@ class Run:
 
     prometheus: Prometheus
     jaeger: Jaeger
+    servers: Servers
 
     def values(self, name: str) -> dict[str, str]:
         """Chooses a dashboard's variables, as its reader would for the injected fault."""
@@ -150,7 +153,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
             servers.until("a page", lambda: prometheus.now(page, time.time()), within=120)
             began = time.time()
             servers.until("some time of it", lambda: time.time() > began + 4 * _STEP_S)
-            yield Run(prometheus, jaeger)
+            yield Run(prometheus, jaeger, servers)
         finally:
             if feeder is not None:
                 feeder.stop()
@@ -215,7 +218,8 @@ def test_a_point_on_the_step_time_leads_to_a_trace_that_jaeger_has(run):
         for series in found
         for one in series["exemplars"]
     )
-    assert run.jaeger.trace(newest[1]).roots
+    # the trace may come to Jaeger after its point to Prometheus
+    run.servers.until("the trace", lambda: run.jaeger.trace(newest[1]).roots)
 
 
 # --- rules ---------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import yaml
 
 from kat_otel.made_files import differing
 from kat_otel.operators import Verdict
@@ -168,3 +169,15 @@ def test_who_is_paged_is_paged_for_what_leaves_the_fleet_slow_or_unwatched():
         "KatLostGpuTime",
         "KatProcessorAbsent",
     }
+
+
+# --- chart ---------------------------------------------------------------------------------
+
+
+def test_the_chart_makes_a_prometheus_rule_of_each_file():
+    example = (REPOSITORY / "helm/kat-otel/examples/load-balanced.yaml").read_text()
+    found = [text for text in example.split("\n---\n") if "\nkind: PrometheusRule\n" in text]
+    specs = [yaml.safe_load(text)["spec"] for text in found]
+    assert sorted(specs, key=str) == sorted(
+        (yaml.safe_load(file.read_text()) for file in FILES), key=str
+    )
