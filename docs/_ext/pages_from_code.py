@@ -215,8 +215,8 @@ def alerts() -> str:
         page, _, anchor = runbook.partition("#")
         link = page.replace(".html", ".md") + (f"#{anchor}" if anchor else "")
         said = "; ".join(f"**{one.severity}**: {one.when}{_lasts(one)}" for one in found)
-        lines.append(f"| `{name}` | {_cell(said)} | [what to do]({link}) |")
-    return "| alert | fires when | |\n|---|---|---|\n" + "\n".join(lines)
+        lines.append(f"| [`{name}`]({link}) | {_cell(said)} |")
+    return "| alert, and what to do | fires when |\n|---|---|\n" + "\n".join(lines)
 
 
 def _lasts(alert: Alert) -> str:

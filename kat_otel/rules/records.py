@@ -66,7 +66,7 @@ def _lost() -> list[Record]:
 
 
 def _steps() -> list[Record]:
-    parts = f"rate({names.PARTS}[5m])"
+    parts = "kat_instance:step_time_seconds:rate5m"
     return [
         *(
             Record(
@@ -77,10 +77,14 @@ def _steps() -> list[Record]:
             for q in (0.5, 0.99)
         ),
         Record(
+            parts,
+            f"sum by ({_BY}, {names.PART}) (rate({names.PARTS}[5m]))",
+            "Time of the sampled steps by part, a second: four series for four of each rank.",
+        ),
+        Record(
             "kat_instance:step_time_ratio:rate5m",
-            f"sum by ({_BY}, {names.PART}) ({parts}) "
-            f"/ on ({_BY}) group_left () sum by ({_BY}) ({parts})",
-            "Share of the ranks' time by part: four series of an instance for four of each rank.",
+            f"{parts} / on ({_BY}) group_left () sum by ({_BY}) ({parts})",
+            "Share of the ranks' time by part.",
         ),
         Record(
             "kat_rank:arrival_skew_seconds:mean5m",

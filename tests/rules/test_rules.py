@@ -32,7 +32,10 @@ LEVELS = {
     "kat_host": {"kat_instance_id", "host_name", "kat_rack", "kat_switch"},
 }
 """What a recorded series is summed up by: the first part of its name."""
-MORE = {"kat_instance:step_time_ratio:rate5m": {"kat_part"}}
+MORE = {
+    "kat_instance:step_time_seconds:rate5m": {"kat_part"},
+    "kat_instance:step_time_ratio:rate5m": {"kat_part"},
+}
 RECORDED = {
     name: frozenset(LEVELS[name.partition(":")[0]] | MORE.get(name, set())) for name in RECORDS
 }
