@@ -172,6 +172,36 @@ def test_the_query_returns_data(run, query: Query):
     assert any(numbers(series) for series in found), f"{expression}: {found[:3]}"
 
 
+def test_the_fault_pages_and_the_alert_says_which_rank_on_which_host(run):
+    (alert,) = [a for a in run.prometheus.alerts() if a["labels"]["severity"] == "page"]
+    assert alert["labels"]["alertname"] == "KatIncidentHostCpu"
+    assert alert["labels"]["kat_instance_id"] == INSTANCE.name
+    said = alert["annotations"]
+    assert said["summary"].startswith(f"{INSTANCE.name} waits ")
+    assert f"rank {INSTANCE.culprit} on node-{INSTANCE.culprit // 2}" in said["description"]
+    assert "GPUs do nothing but wait" in said["description"]
+    assert "error" not in said["description"]
+
+
+def test_every_rule_is_evaluated_without_an_error_and_no_health_alert_fires(run):
+    evaluated = run.prometheus.rules()
+    assert len(evaluated) == len(rules.RULES)
+    wrong = {one["name"]: one.get("lastError") for one in evaluated if one["health"] == "err"}
+    assert wrong == {}
+    firing = {alert["labels"]["alertname"] for alert in run.prometheus.alerts()}
+    assert firing == {"KatIncidentHostCpu"}
+
+
+OVER_HOURS = {name for name in rules.RECORDS if name.endswith(("rate1h", "rate1d"))}
+"""They look at times five minutes apart, of which a short run may have none."""
+
+
+@pytest.mark.parametrize("name", sorted(set(rules.RECORDS) - OVER_HOURS))
+def test_a_recorded_series_has_values(run, name):
+    found = run.prometheus.now(name, time.time())
+    assert any(numbers(series) for series in found), name
+
+
 def found_by(run: Run, search: dict, values: dict[str, str]) -> list[dict]:
     """Asks as Grafana's Jaeger data source does: tags in logfmt, over HTTP as JSON."""
     tags = dict(pair.split("=", 1) for pair in shlex.split(filled(search["tags"], values)))
@@ -211,45 +241,10 @@ def test_a_point_on_the_step_time_leads_to_a_trace_that_jaeger_has(run):
     found = run.prometheus.exemplars(
         filled(asked[0].expression, run.values("kat-instance")), end - _WINDOW_S, end
     )
-    ids = {one["labels"]["trace_id"] for series in found for one in series["exemplars"]}
-    assert ids
-    newest = max(
+    _, newest = max(
         (one["timestamp"], one["labels"]["trace_id"])
         for series in found
         for one in series["exemplars"]
     )
-    # the trace may come to Jaeger after its point to Prometheus
-    run.servers.until("the trace", lambda: run.jaeger.trace(newest[1]).roots)
-
-
-# --- rules ---------------------------------------------------------------------------------
-
-
-def test_the_fault_pages_and_the_alert_says_which_rank_on_which_host(run):
-    (alert,) = [a for a in run.prometheus.alerts() if a["labels"]["severity"] == "page"]
-    assert alert["labels"]["alertname"] == "KatIncidentHostCpu"
-    assert alert["labels"]["kat_instance_id"] == INSTANCE.name
-    said = alert["annotations"]
-    assert said["summary"].startswith(f"{INSTANCE.name} waits ")
-    assert f"rank {INSTANCE.culprit} on node-{INSTANCE.culprit // 2}" in said["description"]
-    assert "GPUs do nothing but wait" in said["description"]
-    assert "error" not in said["description"]
-
-
-def test_every_rule_is_evaluated_without_an_error_and_no_health_alert_fires(run):
-    evaluated = run.prometheus.rules()
-    assert len(evaluated) == len(rules.RULES)
-    wrong = {one["name"]: one.get("lastError") for one in evaluated if one["health"] == "err"}
-    assert wrong == {}
-    firing = {alert["labels"]["alertname"] for alert in run.prometheus.alerts()}
-    assert firing == {"KatIncidentHostCpu"}
-
-
-OVER_HOURS = {name for name in rules.RECORDS if name.endswith(("rate1h", "rate1d"))}
-"""They look at times five minutes apart, of which a short run may have none."""
-
-
-@pytest.mark.parametrize("name", sorted(set(rules.RECORDS) - OVER_HOURS))
-def test_a_recorded_series_has_values(run, name):
-    found = run.prometheus.now(name, time.time())
-    assert any(numbers(series) for series in found), name
+    # the point and the trace go ways of their own, and the trace may come later
+    run.servers.until("the point's trace", lambda: run.jaeger.trace(newest).roots)
