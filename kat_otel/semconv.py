@@ -216,7 +216,7 @@ METRIC_STEP_DURATION: Final = "kat.step.duration"
 METRIC_ARRIVAL_SKEW: Final = "kat.collective.arrival_skew"
 """How late a rank came to the collectives of a step, the median over them. Histogram, s, by
 instance and rank."""
-METRIC_SPANS: Final = "kat.processor.spans"
+METRIC_SPANS: Final = "kat.processor.span.outcomes"
 """Spans by what became of them. Counter, {span}, by outcome and reason."""
 METRIC_CAPTURE: Final = "kat.capture"
 """Beginning of the names under which a worker's sender counts its own work: `kat.capture.` and

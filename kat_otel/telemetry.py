@@ -212,8 +212,15 @@ Level = Literal[
     "log_records",
     "export_queue_bytes",
     "export_last_success_age",
+    "intake_limit_bytes",
+    "assembling_limit_steps",
+    "assembling_limit_spans",
+    "assembling_limit_bytes",
+    "instances_limit",
+    "log_limit_bytes",
+    "export_queue_limit_bytes",
 ]
-"""What can be read at any moment; bytes, counts, and one age in seconds."""
+"""What can be read at any moment; bytes, counts, one age in seconds, and where levels end."""
 
 
 class Gauges:

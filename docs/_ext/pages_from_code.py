@@ -17,8 +17,20 @@ from kat_otel import semconv
 from kat_otel.instrumentation.settings import Settings
 from kat_otel.processor.config_schema import config_schema
 from kat_otel.processor.defaults import CONVENTIONAL_PORTS
+from kat_otel.rules.files import alert_groups
+from kat_otel.rules.records import groups as records_groups
+from kat_otel.rules.rule import Alert, Record
 
-__all__ = ["PARTS", "attributes", "metrics", "names", "processor_settings", "setup"]
+__all__ = [
+    "PARTS",
+    "alerts",
+    "attributes",
+    "metrics",
+    "names",
+    "processor_settings",
+    "records",
+    "setup",
+]
 
 _MARK: Final = re.compile(r"^<!-- made from the code: ([a-z-]+) -->$", re.MULTILINE)
 _SECTION: Final = re.compile(r"# --- (.*?) -+$")
@@ -191,11 +203,40 @@ def metrics() -> str:
     return "| metric | meaning |\n|---|---|\n" + "\n".join(lines)
 
 
+def alerts() -> str:
+    """Returns the table of the alerting rules; the two of a component stand in one line."""
+    rows: dict[tuple[str, str], list[Alert]] = {}
+    for group in alert_groups():
+        for alert in group.rules:
+            if isinstance(alert, Alert):
+                rows.setdefault((alert.name, alert.runbook), []).append(alert)
+    lines: list[str] = []
+    for (name, runbook), found in rows.items():
+        page, _, anchor = runbook.partition("#")
+        link = page.replace(".html", ".md") + (f"#{anchor}" if anchor else "")
+        said = "; ".join(f"**{one.severity}**: {one.when}{_lasts(one)}" for one in found)
+        lines.append(f"| [`{name}`]({link}) | {_cell(said)} |")
+    return "| alert, and what to do | fires when |\n|---|---|\n" + "\n".join(lines)
+
+
+def _lasts(alert: Alert) -> str:
+    return f" (for {alert.lasts})" if alert.lasts else ""
+
+
+def records() -> str:
+    """Returns the table of the recorded series."""
+    found = [one for group in records_groups() for one in group.rules if isinstance(one, Record)]
+    lines = [f"| `{one.name}` | {_cell(one.about)} |" for one in found]
+    return "| series | meaning |\n|---|---|\n" + "\n".join(lines)
+
+
 PARTS: Final[dict[str, Callable[[], str]]] = {
     "processor-settings": processor_settings,
     "worker-variables": worker_variables,
     "attributes": attributes,
     "metrics": metrics,
+    "alerts": alerts,
+    "records": records,
 }
 """What a page may ask for."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
+from kat_otel.commands.making import make
 from kat_otel.errors import KatError
 
 __all__ = ["dashboards"]
@@ -36,15 +36,6 @@ def dashboards(out: Path, *, check: bool) -> None:
             "pip install 'kat-otel[processor,dashboards]'"
         )
     # not at the top: kat --help and this message need no SDK
-    from kat_otel.dashboards.files import differing, write  # noqa: PLC0415
+    from kat_otel.dashboards.files import files  # noqa: PLC0415
 
-    if not check:
-        for file in write(out):
-            click.echo(file)
-        return
-    stale = differing(out)
-    for file in stale:
-        click.echo(f"out of date: {file} -> kat dashboards --out {out}", err=True)
-    if stale:
-        sys.exit(1)
-    click.echo(f"{out}: up to date")
+    make(files(), out, command="kat dashboards", check=check)

@@ -22,7 +22,7 @@ from kat_otel.dashboards.panels import (
     stacked,
 )
 from kat_otel.dashboards.promql import among, counted, equals, quantile, rate, selected
-from kat_otel.dashboards.sources import choice, typed
+from kat_otel.dashboards.sources import choice
 
 __all__ = ["processor"]
 
@@ -51,7 +51,6 @@ def processor() -> Board:
             "instance",
             several=True,
         ),
-        typed("log_mib", "Log limit, MiB", "wal.max_size_mib of the settings.", "4096"),
     )
     _first_row(board)
     _books(board)
@@ -73,7 +72,7 @@ _LOST_REASON: Final = 'reason!~"|repeated"'
 
 def _first_row(board: Board) -> None:
     refused = selected(own("events_total"), _OF, equals("event", "requests refused"))
-    log = f"max({selected(own('log_bytes'), _OF)}) / ($log_mib * 1048576)"
+    log = f"max({selected(own('log_bytes'), _OF)} / {selected(own('log_limit_bytes'), _OF)})"
     age = selected(own("export_last_success_age_seconds"), _OF)
     queue = selected(own("export_queue_bytes"), _OF)
     board.row(
@@ -129,8 +128,8 @@ def _first_row(board: Board) -> None:
             3,
             figure(
                 "Log fill",
-                "Of the fullest write-ahead log, of the limit that you set at the top. Full, it "
-                "refuses requests: the endpoint does not take what leaves.",
+                "Of the fullest write-ahead log, of its limit. Full, it refuses requests: the "
+                "endpoint does not take what leaves.",
                 now(log),
                 "percentunit",
                 ((None, CALM), (0.5, "orange"), (0.9, ALARM)),
@@ -300,7 +299,7 @@ def _queues(board: Board) -> None:
                 [
                     curve(log, "{{instance}}"),
                     curve(f"clamp_min(predict_linear({log}[15m], 3600), 0)", "{{instance}} in 1 h"),
-                    curve("vector($log_mib * 1048576)", "limit"),
+                    curve(f"max({selected(own('log_limit_bytes'), _OF)})", "limit"),
                 ],
                 "bytes",
             ),

@@ -61,6 +61,16 @@ _LEVELS: Final[dict[Level, tuple[str, str]]] = {
         "export_last_success_age_seconds",
         "Time since the endpoint last acknowledged a request.",
     ),
+    "intake_limit_bytes": ("intake_limit_bytes", "At which intake_bytes refuses senders."),
+    "assembling_limit_steps": ("assembling_limit_steps", "Most steps under assembly."),
+    "assembling_limit_spans": ("assembling_limit_spans", "Most spans under assembly."),
+    "assembling_limit_bytes": ("assembling_limit_bytes", "Most memory under assembly."),
+    "instances_limit": ("instances_limit", "Most instances with a history."),
+    "log_limit_bytes": ("log_limit_bytes", "At which log_bytes refuses senders."),
+    "export_queue_limit_bytes": (
+        "export_queue_limit_bytes",
+        "At which export_queue_bytes lets judging wait.",
+    ),
 }
 
 _PREFIX: Final = "kat_processor_"

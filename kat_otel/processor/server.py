@@ -247,6 +247,7 @@ class Processor:
             ledger,
             self._log,
             self._exporter,
+            config=lambda: self._config,
             failure=lambda: self._failure,
             since=self._clock(),
         )

@@ -176,6 +176,11 @@ class WriteAheadLog:
             return self._store.read(last, self._opened_at)
 
     @property
+    def limit_bytes(self) -> int:
+        """Size at which it refuses."""
+        return self._limit
+
+    @property
     def size_bytes(self) -> int:
         """Bytes that the records take on disk; the file keeps what it once had, for reuse."""
         return self._store.size_bytes

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kat_otel.config import Config
 from kat_otel.processor.conditions import Condition
 from kat_otel.processor.exporter import Exporter
 from kat_otel.processor.ingest import Ingest
@@ -23,6 +24,7 @@ class Wellbeing:
     """Looks at the parts of a processor, from any thread.
 
     Attributes:
+        config: returns the settings in force.
         failure: returns what the judging thread died of; None if it runs.
         since: when the processor was made, monotonic seconds.
     """
@@ -33,6 +35,7 @@ class Wellbeing:
     ledger: Ledger
     log: WriteAheadLog | None
     exporter: Exporter | None
+    config: Callable[[], Config]
     failure: Callable[[], Exception | None]
     since: float
 
@@ -74,6 +77,22 @@ class Wellbeing:
                 "export_last_success_age",
                 lambda: time.monotonic() - (exporter.last_success or self.since),
             )
+        self._set_limits(gauges)
+
+    def _set_limits(self, gauges: Gauges) -> None:
+        """Says beside the levels where they end: an alert need not know the settings."""
+        gauges.set("intake_limit_bytes", lambda: self.config().receiver.queue_size_mib * 2**20)
+        gauges.set("assembling_limit_steps", lambda: self.config().assembler.max_pending_steps)
+        gauges.set("assembling_limit_spans", lambda: self.config().assembler.max_pending_spans)
+        gauges.set(
+            "assembling_limit_bytes", lambda: self.config().assembler.max_pending_mib * 2**20
+        )
+        gauges.set("instances_limit", lambda: self.config().assembler.max_instances)
+        if log := self.log:
+            gauges.set("log_limit_bytes", lambda: log.limit_bytes)
+        if self.exporter:
+            queue = "export_queue_limit_bytes"
+            gauges.set(queue, lambda: self.config().exporter.queue_size_mib * 2**20)
 
     def _endpoint(self) -> str:
         if self.exporter is None:

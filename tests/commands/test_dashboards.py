@@ -47,7 +47,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_with_its_name(tmp_path, cap
     file = tmp_path / "file"
     file.touch()
     assert main(["dashboards", "--out", str(file / "below")]) == 2
-    assert f"{file / 'below'}: the dashboards cannot be written" in capsys.readouterr().err
+    assert f"{file / 'below'}: the files cannot be written" in capsys.readouterr().err
 
 
 _NAMES = ("fleet", "instance", "incident", "processor")

@@ -33,12 +33,7 @@ def emitted() -> dict[str, frozenset[str]]:
         found |= _series(metric.name, metric.kind, metric.labels)
     _, _, fleet = _PAGE.read_text().partition("## What it finds out about the fleet")
     for name, kind, labels in _ROW.findall(fleet):
-        series = _series(name, kind, re.findall(r"`(\w+)`", labels))
-        # Both have a counter of spans: what one says with its labels the other may not.
-        found = {
-            key: found.get(key, frozenset()) | series.get(key, frozenset())
-            for key in found | series
-        }
+        found |= _series(name, kind, re.findall(r"`(\w+)`", labels))
     for name, labels in ENGINE_HISTOGRAMS.items():
         found |= _series(name, "histogram", labels)
     return {name: labels | SCRAPED for name, labels in found.items()}

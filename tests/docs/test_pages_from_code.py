@@ -10,6 +10,8 @@ import pytest
 from kat_otel import semconv
 from kat_otel.config import Config
 from kat_otel.instrumentation.settings import Settings
+from kat_otel.rules.files import alert_groups
+from kat_otel.rules.records import groups
 from tests.docs.loading import extension
 
 pages = extension("pages_from_code")
@@ -78,8 +80,24 @@ def test_a_name_without_a_meaning_is_an_error(tmp_path, monkeypatch) -> None:
         pages.names()
 
 
+def test_every_alert_is_told_with_its_severities_and_its_runbook() -> None:
+    alerts = [alert for group in alert_groups() for alert in group.rules]
+    rows = dict(
+        re.findall(r"^\| \[`(\w+)`\]\(\S+\.md\S*\) \| (.*) \|$", pages.alerts(), re.MULTILINE)
+    )
+    assert set(rows) == {alert.name for alert in alerts}
+    for alert in alerts:
+        assert f"**{alert.severity}**: {alert.when}" in rows[alert.name]
+
+
+def test_every_recorded_series_is_told() -> None:
+    told = re.findall(r"^\| `(\S+)` \|", pages.records(), re.MULTILINE)
+    assert told == [record.name for group in groups() for record in group.rules]
+
+
 def test_a_cell_cannot_break_out_of_its_table() -> None:
-    for page in (pages.processor_settings(), pages.worker_variables(), pages.attributes()):
+    parts = ("processor_settings", "worker_variables", "attributes", "alerts", "records")
+    for page in (getattr(pages, part)() for part in parts):
         tables = [line for line in page.splitlines() if line.startswith("|")]
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in tables}
         assert len(widths) == 1

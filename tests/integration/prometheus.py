@@ -8,6 +8,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
@@ -24,17 +25,25 @@ class Prometheus:
     endpoint: str
 
     @staticmethod
-    def start(servers: Servers, targets: Mapping[str, Sequence[str]]) -> Prometheus:
+    def start(
+        servers: Servers, targets: Mapping[str, Sequence[str]], rules: Sequence[Path] = ()
+    ) -> Prometheus:
         """Starts it.
 
         Args:
             targets: ``host:port`` of each job.
+            rules: files of rules, evaluated every second.
         """
         program = shutil.which("prometheus")
         if program is None:
             pytest.skip("prometheus not found: apt-get install --no-install-recommends prometheus")
         config = {
-            "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+            "global": {
+                "scrape_interval": "1s",
+                "scrape_timeout": "1s",
+                "evaluation_interval": "1s",
+            },
+            "rule_files": [str(file) for file in rules],
             "scrape_configs": [
                 {"job_name": job, "static_configs": [{"targets": list(where)}]}
                 for job, where in targets.items()
@@ -73,6 +82,15 @@ class Prometheus:
     def label_values(self, label: str, series: str) -> list[str]:
         """Returns the values of a label that some series have."""
         return self._ask(f"label/{label}/values", **{"match[]": series})
+
+    def rules(self) -> list[dict[str, Any]]:
+        """Returns the rules, with what came of their last evaluation."""
+        return [rule for group in self._ask("rules")["groups"] for rule in group["rules"]]
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """Returns the alerts that fire."""
+        found = self._ask("alerts")["alerts"]
+        return [alert for alert in found if alert["state"] == "firing"]
 
     def _ask(self, what: str, **parameters: Any) -> Any:
         answer = get(f"http://{self.endpoint}/api/v1/{what}?{urllib.parse.urlencode(parameters)}")

@@ -1,4 +1,6 @@
-"""Every query of every dashboard returns data: a real run, a real collector, Prometheus, Jaeger.
+"""Every query of every dashboard returns data, every rule is evaluated, and a fault pages.
+
+A real run with a real collector, Prometheus and Jaeger:
 
 sender -> gateway.yaml -> kat process -> the same collector -> Jaeger, and Prometheus scrapes the
 collector, the processor, and a stand-in for the page of vLLM and SGLang.
@@ -34,6 +36,7 @@ from tests.integration.jaeger import Jaeger
 from tests.integration.prometheus import EnginePage, Prometheus
 from tests.integration.servers import Servers, get
 from tests.integration.traffic import Instance, Sender
+from tests.rules import reading as rules
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -140,7 +143,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
                 KAT_PROMETHEUS_ENDPOINT=found,
             )
             prometheus = Prometheus.start(
-                servers, {"kat": [own], "kat-fleet": [found], "engines": [engines.endpoint]}
+                servers,
+                {"kat": [own], "kat-fleet": [found], "engines": [engines.endpoint]},
+                rules.FILES,
             )
             feeder = Feeder(endpoint, engines)
             feeder.start()
@@ -165,6 +170,36 @@ def test_the_query_returns_data(run, query: Query):
         found = run.prometheus.now(expression, end)
     assert found, expression
     assert any(numbers(series) for series in found), f"{expression}: {found[:3]}"
+
+
+def test_the_fault_pages_and_the_alert_says_which_rank_on_which_host(run):
+    (alert,) = [a for a in run.prometheus.alerts() if a["labels"]["severity"] == "page"]
+    assert alert["labels"]["alertname"] == "KatIncidentHostCpu"
+    assert alert["labels"]["kat_instance_id"] == INSTANCE.name
+    said = alert["annotations"]
+    assert said["summary"].startswith(f"{INSTANCE.name} waits ")
+    assert f"rank {INSTANCE.culprit} on node-{INSTANCE.culprit // 2}" in said["description"]
+    assert "GPUs do nothing but wait" in said["description"]
+    assert "error" not in said["description"]
+
+
+def test_every_rule_is_evaluated_without_an_error_and_no_health_alert_fires(run):
+    evaluated = run.prometheus.rules()
+    assert len(evaluated) == len(rules.RULES)
+    wrong = {one["name"]: one.get("lastError") for one in evaluated if one["health"] == "err"}
+    assert wrong == {}
+    firing = {alert["labels"]["alertname"] for alert in run.prometheus.alerts()}
+    assert firing == {"KatIncidentHostCpu"}
+
+
+OVER_HOURS = {name for name in rules.RECORDS if name.endswith(("rate1h", "rate1d"))}
+"""They look at times five minutes apart, of which a short run may have none."""
+
+
+@pytest.mark.parametrize("name", sorted(set(rules.RECORDS) - OVER_HOURS))
+def test_a_recorded_series_has_values(run, name):
+    found = run.prometheus.now(name, time.time())
+    assert any(numbers(series) for series in found), name
 
 
 def found_by(run: Run, search: dict, values: dict[str, str]) -> list[dict]:

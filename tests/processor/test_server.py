@@ -501,6 +501,7 @@ def test_what_operators_ask_for_is_measured_on_the_way(fleet, backend, connect, 
     levels = telemetry.gauges.read()
     assert (levels["assembling_steps"], levels["export_queue_bytes"]) == (0, 0)
     assert levels["export_last_success_age"] < 60
+    assert {name.replace("_limit", "") for name in levels if "_limit" in name} <= set(levels)
     # The processor's own work has left as spans of nobody's rank, and stands in no book.
     own = {backend.spans.name_of(row) for row in range(len(backend.spans))}
     assert {"request", "decode", "append", "step", "judge", "send", "export"} <= own
@@ -522,13 +523,15 @@ def test_new_settings_hold_from_the_next_step_on_and_the_rest_is_named(
             backend.port,
             traces=TracesConfig(healthy="all"),
             receiver=ReceiverConfig(endpoint="127.0.0.1:1"),
+            assembler=AssemblerConfig(max_pending_spans=77),
         )
         with caplog.at_level("INFO", "kat_otel"):
             assert processor.reload(new) == ["receiver.endpoint"]
+        assert processor.telemetry.gauges.read()["assembling_limit_spans"] == 77
         send(export, *fleet.step(1))
         backend.wait_for(lambda: len(backend.spans) == 50)
     said = "\n".join(caplog.messages)
-    assert "settings taken: traces.healthy" in said
+    assert "settings taken: assembler.max_pending_spans, traces.healthy" in said
     assert "wait for a restart, the old ones stay: receiver.endpoint" in said
     balanced(processor)
 

@@ -1,0 +1,42 @@
+"""Files that the code makes and that are committed: written, or compared with what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from kat_otel.errors import KatError
+
+__all__ = ["differing", "write"]
+
+
+def write(made: Mapping[str, str], folder: Path) -> list[Path]:
+    """Writes files into a folder, which is made if it is not there, and returns where they lie.
+
+    Args:
+        made: text of each file by its name.
+        folder: where to.
+
+    Raises:
+        KatError: the folder cannot be written.
+    """
+    written: list[Path] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in made.items():
+            (folder / name).write_text(text, encoding="utf-8")
+            written.append(folder / name)
+    except OSError as error:
+        raise KatError(
+            f"{folder}: the files cannot be written ({error}): name another folder with --out"
+        ) from error
+    return written
+
+
+def differing(made: Mapping[str, str], folder: Path) -> list[Path]:
+    """Returns the files of a folder that are missing or not as they would be written now."""
+    return [
+        folder / name
+        for name, text in made.items()
+        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text
+    ]
