@@ -1,4 +1,4 @@
-"""The schema of the chart's values: that of the settings for ``processor.config``, closed elsewhere."""
+"""The schema of the chart's values: the settings' own for ``processor.config``, else closed."""
 
 from __future__ import annotations
 
