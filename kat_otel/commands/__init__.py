@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, Entry] = {
     "feedback": Entry("kat_otel.commands.feedback", "Say that an incident was right or wrong."),
     "silence": Entry("kat_otel.commands.silence", "Keep incidents from paging for a while."),
     "capture": Entry("kat_otel.commands.capture", "Ask an instance's ranks for whole steps."),
+    "dashboards": Entry("kat_otel.commands.dashboards", "Write the Grafana dashboards."),
     "validate": Entry("kat_otel.commands.validate", "Check a configuration file."),
     "doctor": Entry("kat_otel.commands.doctor", "See what is missing here, and how to mend it."),
 }

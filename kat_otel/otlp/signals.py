@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
@@ -16,7 +17,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource as WireResourc
 from kat_otel import semconv
 from kat_otel.otlp.wire import WireValue, attribute
 
-__all__ = ["Gauge", "Histogram", "LogEvent", "Sum", "encode_logs", "encode_metrics"]
+__all__ = ["Exemplar", "Gauge", "Histogram", "LogEvent", "Sum", "encode_logs", "encode_metrics"]
 
 Labels = tuple[tuple[str, str | int | bool], ...]
 """Attributes of a metric point, sorted; never a raw kernel name."""
@@ -78,23 +79,37 @@ class Gauge:
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """A count since start that only grows, by labels."""
+    """A count or a time since start that only grows, by labels."""
 
     name: str
     unit: str
     description: str
-    points: Mapping[Labels, int]
+    points: Mapping[Labels, float]
+
+
+class Exemplar(NamedTuple):
+    """One observation of a histogram, by which a reader gets from a curve to a trace."""
+
+    value: float
+    time_ns: int
+    trace_id: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Counts since start by bucket; ``points`` holds (counts, sum) with len(bounds) + 1 counts."""
+    """Counts since start by bucket; ``points`` holds (counts, sum) with len(bounds) + 1 counts.
+
+    ``exemplars`` holds single observations by the labels of their point.
+    """
 
     name: str
     unit: str
     description: str
     bounds: Sequence[float]
     points: Mapping[Labels, tuple[Sequence[int], float]]
+    exemplars: Mapping[Labels, Sequence[Exemplar]] = field(
+        default_factory=dict[Labels, Sequence[Exemplar]]
+    )
 
 
 def encode_metrics(
@@ -137,16 +152,17 @@ def _add_metric(
         out.sum.is_monotonic = True
         out.sum.aggregation_temporality = cumulative
         for labels, count in metric.points.items():
-            out.sum.data_points.add(
-                attributes=_labels(labels),
-                start_time_unix_nano=start_ns,
-                time_unix_nano=now_ns,
-                as_int=count,
+            point = out.sum.data_points.add(
+                attributes=_labels(labels), start_time_unix_nano=start_ns, time_unix_nano=now_ns
             )
+            if isinstance(count, int):
+                point.as_int = count
+            else:
+                point.as_double = count
     else:
         out.histogram.aggregation_temporality = cumulative
         for labels, (counts, total) in metric.points.items():
-            out.histogram.data_points.add(
+            point = out.histogram.data_points.add(
                 attributes=_labels(labels),
                 start_time_unix_nano=start_ns,
                 time_unix_nano=now_ns,
@@ -155,6 +171,10 @@ def _add_metric(
                 bucket_counts=counts,
                 explicit_bounds=metric.bounds,
             )
+            for one in metric.exemplars.get(labels, ()):
+                point.exemplars.add(
+                    as_double=one.value, time_unix_nano=one.time_ns, trace_id=one.trace_id
+                )
 
 
 def _labels(labels: Labels) -> list[KeyValue]:

@@ -10,7 +10,7 @@ from kat_otel.kernels import classify
 from kat_otel.operators import Silence
 from kat_otel.processor.digest_spans import DigestSpans
 from kat_otel.processor.pending import Ids
-from kat_otel.spans import UNKNOWN, SpanTable
+from kat_otel.spans import UNKNOWN, Resource, SpanTable
 
 __all__ = ["Arrivals", "AssembledStep", "Ending", "LateSpans", "StepRecord"]
 
@@ -83,6 +83,11 @@ class AssembledStep:
         if isinstance(self.spans, DigestSpans):
             self.spans = self.spans.table()
         return self.spans
+
+    @property
+    def resources(self) -> tuple[Resource, ...]:
+        """The workers that sent spans."""
+        return self.spans.resources  # for this no table is made of digests
 
     @property
     def hosts(self) -> dict[int, str]:

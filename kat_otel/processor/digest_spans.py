@@ -68,6 +68,12 @@ class DigestSpans:
         """The host of each rank, ``""`` where it names none."""
         return {span.rank: span.host for span in self.spans}
 
+    @property
+    def resources(self) -> tuple[Resource, ...]:
+        """The workers, a rank each."""
+        rows = ((span.table, int(span.table.resource[span.row])) for span in self.spans)
+        return tuple(table.resources[worker] for table, worker in rows)
+
     def table(self) -> SpanTable:
         """Returns the step's spans, parents linked."""
         return gathered(self.spans)

@@ -1,28 +1,31 @@
 """Metrics over OTLP: step time, lateness at collectives, incidents, and the books.
 
-Labels are instances, ranks, kinds and components: few values, all from closed lists or the
-fleet's size. A kernel's name is never one.
+Labels are instances, ranks, their places, kinds and components: few values, all from closed lists
+or the fleet's size. A kernel's name is never one.
 """
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, get_args
 
 import numpy as np
 
 from kat_otel import per_string, semconv
 from kat_otel.compiled import njit
 from kat_otel.kernels import meanings
-from kat_otel.otlp.signals import Gauge, Histogram, Labels, Sum, encode_metrics
+from kat_otel.otlp.signals import Exemplar, Gauge, Histogram, Labels, Sum, encode_metrics
 from kat_otel.per_string import NEW
-from kat_otel.spans import SpanTable
+from kat_otel.processor.step_parts import PARTS, Part
+from kat_otel.spans import Resource, SpanTable
 from kat_otel.telemetry import Books
 from kat_otel.ttad.loops import plain
-from kat_otel.verdict import Incident
+from kat_otel.verdict import Component, Incident
 
 __all__ = ["Measurements", "arrival_lateness"]
 
@@ -31,6 +34,11 @@ _SKEW_BOUNDS = (1e-6, 1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, 
 
 _MOST_SERIES: Final = 50_000
 """Of a metric: ranks and instances say who they are, and may say anything."""
+
+_MOST_INCIDENTS: Final = 10_000
+
+_PARTS_EVERY_S: Final = 5.0
+"""Splitting the time of a large step takes some ms, and shares need no more than a sample."""
 
 
 def arrival_lateness(table: SpanTable) -> dict[int, int]:
@@ -116,11 +124,24 @@ class _Distribution:
     bounds: tuple[float, ...]
     counts: list[int] = field(default_factory=list[int])
     total: float = 0.0
+    exemplars: dict[int, Exemplar] = field(default_factory=dict[int, Exemplar])
+    """The last observation of each bucket that has a trace."""
 
-    def add(self, value: float) -> None:
+    def add(self, value: float, trace_id: str = "") -> None:
         self.counts = self.counts or [0] * (len(self.bounds) + 1)
-        self.counts[bisect_left(self.bounds, value)] += 1
+        bucket = bisect_left(self.bounds, value)
+        self.counts[bucket] += 1
         self.total += value
+        if trace_id:
+            self.exemplars[bucket] = Exemplar(value, time.time_ns(), bytes.fromhex(trace_id))
+
+
+@dataclass(frozen=True, slots=True)
+class _Workers:
+    """Of an instance: who they are, and the labels of each rank."""
+
+    resources: tuple[Resource, ...]
+    places: Mapping[int, Labels]
 
 
 class Measurements:
@@ -132,17 +153,98 @@ class Measurements:
         # The series that grew last stands last.
         self._skew: OrderedDict[Labels, _Distribution] = OrderedDict()
         self._incidents: OrderedDict[Labels, int] = OrderedDict()
+        self._lost: OrderedDict[Labels, float] = OrderedDict()
+        self._caused: OrderedDict[Labels, float] = OrderedDict()
+        self._parts: OrderedDict[Labels, float] = OrderedDict()
+        self._parts_at: dict[str, float] = {}
+        self._workers: dict[str, _Workers] = {}
+        self._cost: OrderedDict[str, int] = OrderedDict()
         self._forgotten = 0
         self._impact: dict[str, Mapping[Labels, float]] = {}
 
-    def step(self, instance: str, duration_ns: int, lateness: Mapping[int, int]) -> None:
-        """Counts one step; ``lateness`` as of :func:`arrival_lateness`, empty if not comparable."""
+    def step(
+        self, instance: str, duration_ns: int, lateness: Mapping[int, int], trace_id: str = ""
+    ) -> None:
+        """Counts one step.
+
+        Args:
+            instance: whose step it is.
+            duration_ns: how long it took.
+            lateness: as of :func:`arrival_lateness`, empty if not comparable.
+            trace_id: 32 hex digits, of a step whose trace can be looked at.
+        """
         labels: Labels = ((semconv.INSTANCE_ID, instance),)
-        self._steps.setdefault(labels, _Distribution(_STEP_BOUNDS)).add(duration_ns / 1e9)
+        steps = self._steps.setdefault(labels, _Distribution(_STEP_BOUNDS))
+        steps.add(duration_ns / 1e9, trace_id)
         for rank, late_ns in lateness.items():
             labels = ((semconv.INSTANCE_ID, instance), (semconv.RANK, rank))
             self._skew.setdefault(labels, _Distribution(_SKEW_BOUNDS)).add(late_ns / 1e9)
             self._bound(self._skew, labels)
+
+    def wants_parts(self, instance: str, now: float) -> bool:
+        """Whether the parts of this step are to be told; at most every five seconds, monotonic."""
+        last = self._parts_at.get(instance)
+        if last is not None and now < last + _PARTS_EVERY_S:
+            return False
+        self._parts_at[instance] = now
+        return True
+
+    def parts(self, instance: str, split: Mapping[int, Mapping[Part, int]]) -> None:
+        """Adds the time of a step by rank and part, ns, as of :func:`step_parts`."""
+        for rank, parts in split.items():
+            for part in PARTS:
+                labels = (
+                    (semconv.INSTANCE_ID, instance),
+                    (semconv.PART, part),
+                    (semconv.RANK, rank),
+                )
+                self._grow(self._parts, labels, parts[part] / 1e9)
+
+    def workers(self, instance: str, resources: tuple[Resource, ...]) -> None:
+        """Notes who works for an instance: its counters of lost time begin, at 0.
+
+        A counter that appears with its first loss hides that loss from Prometheus, which counts
+        from the first value it sees.
+        """
+        known = self._workers.get(instance)
+        if known is not None and known.resources == resources:
+            return
+        places = {one.rank: _place(instance, one) for one in resources if one.rank >= 0}
+        self._workers[instance] = _Workers(resources, places)
+        for component in get_args(Component):
+            self._grow(self._lost, _loss(instance, component), 0.0)
+        for labels in places.values():
+            self._grow(self._caused, labels, 0.0)
+
+    def loss(self, instance: str, incident: Incident, ranks: int) -> None:
+        """Counts what a step lost by an active incident: its impact on each of the step's ranks.
+
+        An incident tells the mean over its occurrences; what is counted is what its total grew by.
+        Where several ranks are to blame, each has caused an equal share.
+
+        Args:
+            instance: whose incident it is.
+            incident: as the step's report has it.
+            ranks: how many took part in the step, a GPU each.
+        """
+        total_ns = incident.impact_ns * incident.occurrences
+        before_ns = self._cost.pop(incident.id, total_ns - incident.impact_ns)
+        if incident.status == "resolved":
+            return
+        self._cost[incident.id] = total_ns
+        if len(self._cost) > _MOST_INCIDENTS:
+            self._cost.popitem(last=False)
+        lost = max(total_ns - before_ns, 0) / 1e9 * ranks
+        self._grow(self._lost, _loss(instance, incident.component), lost)
+        known = self._workers.get(instance)
+        for rank in incident.culprit.ranks:
+            labels = known.places.get(rank) if known is not None else None
+            if labels is not None:
+                self._grow(self._caused, labels, lost / len(incident.culprit.ranks))
+
+    def _grow(self, series: OrderedDict[Labels, float], labels: Labels, by: float) -> None:
+        series[labels] = series.get(labels, 0.0) + by
+        self._bound(series, labels)
 
     def incident(
         self, instance: str, incident: Incident, *, new: bool, silenced: bool = False
@@ -156,7 +258,7 @@ class Measurements:
         self._impact.pop(incident.id, None)
         if incident.status != "resolved":
             self._impact[incident.id] = dict.fromkeys(points, incident.impact_ns / 1e9)
-        while len(self._impact) > 10_000:  # incidents of instances that went silent
+        while len(self._impact) > _MOST_INCIDENTS:  # incidents of instances that went silent
             self._impact.pop(next(iter(self._impact)))
 
     def _bound(self, series: OrderedDict[Labels, Any], grown: Labels) -> None:
@@ -168,9 +270,24 @@ class Measurements:
     def forget(self, instance: str) -> None:
         """Drops the series of an instance that is gone."""
         own = (semconv.INSTANCE_ID, instance)
-        for series in (self._steps, self._skew, self._incidents):
+        self._workers.pop(instance, None)
+        self._parts_at.pop(instance, None)
+        for series in (
+            self._steps,
+            self._skew,
+            self._incidents,
+            self._lost,
+            self._caused,
+            self._parts,
+        ):
             for labels in [labels for labels in series if own in labels]:
                 del series[labels]
+
+    def _infos(self) -> Iterator[Labels]:
+        for instance, workers in self._workers.items():
+            for resource in workers.resources:
+                if resource.rank >= 0:
+                    yield _info(instance, resource)
 
     def encode(self, books: Books, now_ns: int) -> bytes:
         """Returns the bytes of an ExportMetricsServiceRequest."""
@@ -191,6 +308,7 @@ class Measurements:
                     "Duration of the steps that were judged.",
                     _STEP_BOUNDS,
                     _points(self._steps),
+                    {labels: [*found.exemplars.values()] for labels, found in self._steps.items()},
                 ),
                 Histogram(
                     semconv.METRIC_ARRIVAL_SKEW,
@@ -206,6 +324,30 @@ class Measurements:
                     "Time per step that active incidents cost.",
                     impact,
                 ),
+                Sum(
+                    semconv.METRIC_LOST_TIME,
+                    "s",
+                    "GPU time lost by incidents: their cost per step, on every rank of the step.",
+                    self._lost,
+                ),
+                Sum(
+                    semconv.METRIC_CAUSED_TIME,
+                    "s",
+                    "GPU time that an instance's ranks lost because of this one.",
+                    self._caused,
+                ),
+                Sum(
+                    semconv.METRIC_STEP_TIME,
+                    "s",
+                    "Time of a rank in steps that came whole, a sample of them, by where it went.",
+                    self._parts,
+                ),
+                Gauge(
+                    semconv.METRIC_RANK_INFO,
+                    "",
+                    "1; which GPU a rank is, and where it stands.",
+                    dict.fromkeys(islice(self._infos(), _MOST_SERIES), 1.0),
+                ),
                 Sum(semconv.METRIC_SPANS, "{span}", "Spans by what became of them.", outcomes),
             ],
             start_ns=self._start_ns,
@@ -213,8 +355,26 @@ class Measurements:
         )
 
 
+def _info(instance: str, resource: Resource) -> Labels:
+    gpu = resource.hardware_id[:64]
+    return (*_place(instance, resource), *(((semconv.HARDWARE_ID, gpu),) if gpu else ()))
+
+
 def _points(series: Mapping[Labels, _Distribution]) -> dict[Labels, tuple[list[int], float]]:
     return {labels: (found.counts, found.total) for labels, found in series.items()}
+
+
+def _loss(instance: str, component: str) -> Labels:
+    return ((semconv.COMPONENT, component), (semconv.INSTANCE_ID, instance))
+
+
+def _place(instance: str, resource: Resource) -> Labels:
+    """Labels of a rank: with its host, rack and switch as far as they are said, 64 characters."""
+    said = {semconv.HOST_NAME: resource.host}
+    for key in (semconv.RACK, semconv.SWITCH):
+        said[key] = str(resource.attributes.get(key, ""))
+    where = ((key, value[:64]) for key, value in said.items() if value)
+    return ((semconv.INSTANCE_ID, instance), (semconv.RANK, resource.rank), *where)
 
 
 def _labels(instance: str, incident: Incident, *, silenced: bool) -> Iterator[Labels]:

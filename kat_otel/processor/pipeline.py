@@ -34,6 +34,7 @@ from kat_otel.processor.measure import Measurements, arrival_lateness
 from kat_otel.processor.recent import Recent, duration_of
 from kat_otel.processor.sentence import summary_of
 from kat_otel.processor.silences import Silences
+from kat_otel.processor.step_parts import step_parts
 from kat_otel.spans import SpanKind, SpanTable
 from kat_otel.telemetry import Books, Telemetry
 from kat_otel.verdict import Incident, Report
@@ -370,14 +371,21 @@ class Pipeline:
 
     def _tell(self, step: AssembledStep, report: Report, now: float, latency: float) -> None:
         self._telemetry.latencies.observe("verdict", latency)
+        self._measurements.workers(step.instance, step.resources)
         if report.incidents:
+            for incident in report.incidents:
+                self._measurements.loss(step.instance, incident, len(report.source.ranks))
             self._tell_incidents(step, report.incidents, now)
         if self._capture is not None:
             self._capture(step, report.active)
         comparable = report.source.clock.state != "unaligned"
         lateness = arrival_lateness(step.unmarked) if comparable else {}
         self._recent.judged(step, report, latency, lateness)
-        self._measurements.step(step.instance, duration_of(step, report), lateness)
+        # Of steps with an incident a trace always leaves: a point on a curve may lead to it.
+        trace_id = step.trace_id if report.active else ""
+        self._measurements.step(step.instance, duration_of(step, report), lateness, trace_id)
+        if lateness and self._measurements.wants_parts(step.instance, now):
+            self._measurements.parts(step.instance, step_parts(step.unmarked))
 
     def _tell_incidents(self, step: AssembledStep, incidents: list[Incident], now: float) -> None:
         new = {incident.id for incident in incidents if self._journal.is_new(incident)}

@@ -99,6 +99,7 @@ class StandInJudge:
     def __init__(self) -> None:
         self.steps: list[int] = []
         self.first_seen = 0
+        self.occurrences = 0
 
     def judge(self, table: SpanTable) -> Report:
         step = int(table.step.max())
@@ -127,6 +128,7 @@ class StandInJudge:
     def incident(self, table: SpanTable, rows: np.ndarray, step: int, begin: int) -> Incident:
         new = not self.first_seen
         self.first_seen = self.first_seen or begin
+        self.occurrences += 1
         row = int(rows[0])
         trace = f"{int(table.trace_hi[row]):016x}{int(table.trace_lo[row]):016x}"
         rank = int(table.rank[row])
@@ -135,7 +137,7 @@ class StandInJudge:
             status="open" if new else "ongoing",
             first_seen=self.first_seen,
             last_seen=begin,
-            occurrences=1,
+            occurrences=self.occurrences,
             steps=[step],
             page=False,
             kind="slow_kernel",

@@ -117,6 +117,16 @@ def test_incidents_leave_as_log_events_and_as_metrics(fleet, backend, connect, j
     assert (incident.as_int, labels[semconv.RANK].int_value) == (1, 1)
     assert labels[semconv.COMPONENT].string_value == "gpu_compute"
     assert metrics[semconv.METRIC_IMPACT].gauge.data_points[0].as_double == pytest.approx(0.005)
+    # What a step lost, every rank of it lost; and all of it because of one.
+    lost = sum(p.as_double for p in metrics[semconv.METRIC_LOST_TIME].sum.data_points)
+    assert lost == pytest.approx(4 * 0.005 * fleet.world_size)
+    caused = {
+        a.value.int_value: point.as_double
+        for point in metrics[semconv.METRIC_CAUSED_TIME].sum.data_points
+        for a in point.attributes
+        if a.key == semconv.RANK
+    }
+    assert caused == dict.fromkeys(range(fleet.world_size), 0.0) | {1: pytest.approx(lost)}
 
 
 def test_a_poison_request_is_refused_for_good_and_the_good_ones_around_it_are_judged(
