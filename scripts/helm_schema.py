@@ -27,11 +27,13 @@ def schema() -> dict[str, Any]:
         repository=text, tag=text, pullPolicy={"enum": ["Always", "IfNotPresent", "Never"]}
     )
     storage = closed(size=size, storageClassName=text)
+    gathered = closed(enabled=flag, label=text, labelValue=text, annotations=texts)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Values of the chart kat-otel",
         **closed(
             topology={"enum": ["single", "loadBalanced", "kafka"]},
+            fullnameOverride=text,
             image=image,
             imagePullSecrets=anything,
             processor=closed(
@@ -55,6 +57,9 @@ def schema() -> dict[str, Any]:
                 config=free,
                 backendConfig=free,
                 env=texts,
+                extraEnv=anything,
+                extraVolumes=anything,
+                extraVolumeMounts=anything,
                 resources=free,
                 storage=storage,
             ),
@@ -87,7 +92,8 @@ def schema() -> dict[str, Any]:
             ),
             serviceMonitor=closed(enabled=flag, interval=text, labels=texts),
             prometheusRule=closed(enabled=flag, labels=texts),
-            dashboards=closed(enabled=flag, label=text, labelValue=text, annotations=texts),
+            rules=gathered,
+            dashboards=gathered,
             serviceAccount=closed(create=flag, name=text, annotations=texts),
             podAnnotations=texts,
             podLabels=texts,

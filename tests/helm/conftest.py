@@ -63,6 +63,39 @@ def rendered(helm: Helm) -> Rendered:
     return render
 
 
+@pytest.fixture(scope="session")
+def notes(rendered: Rendered, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """What ``helm install`` would print: ``helm template`` leaves it out."""
+    chart = tmp_path_factory.mktemp("notes") / "kat-otel"
+    shutil.copytree(CHART, chart)
+    text = (chart / "templates" / "NOTES.txt").read_text()
+    (chart / "templates" / "_notes.tpl").write_text(f'{{{{ define "notes" }}}}{text}{{{{ end }}}}')
+    (chart / "templates" / "notes.yaml").write_text(
+        'kind: Notes\nmetadata: {name: notes}\ntext: |\n  {{- include "notes" . | nindent 2 }}\n'
+    )
+
+    def read(name: str, *more: str) -> str:
+        (one,) = of_kind(rendered(name, *more, chart=chart), "Notes")
+        return one["text"]
+
+    return read
+
+
+@pytest.fixture
+def chart_with(tmp_path: Path) -> Callable[[str, str, str], Path]:
+    """The chart with one more file of the dashboards or rules; returns where it is."""
+    chart = tmp_path / "kat-otel"
+    shutil.copytree(CHART, chart)
+
+    def add(kind: str, name: str, text: str) -> Path:
+        folder = chart / "files" / kind
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+        return chart
+
+    return add
+
+
 def of_kind(objects: Objects, *kinds: str) -> Objects:
     """Those of some kinds."""
     return [one for one in objects if one["kind"] in kinds]
@@ -76,3 +109,26 @@ def pods_of(objects: Objects) -> Objects:
 def containers_of(pod: dict[str, Any]) -> Objects:
     """All containers of a pod, sidecars too."""
     return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+
+
+def patch_of(objects: Objects) -> dict[str, Any]:
+    """The pod's spec of the patch for servers."""
+    (workers,) = [one for one in objects if one["metadata"]["name"] == "kat-kat-otel-workers"]
+    return yaml.safe_load(workers["data"]["patch.yaml"])["spec"]["template"]["spec"]
+
+
+def environment_of(container: dict[str, Any]) -> dict[str, str]:
+    """A container's variables; "" for those that come from elsewhere."""
+    return {one["name"]: one.get("value", "") for one in container["env"]}
+
+
+def file_of(objects: Objects, name: str) -> dict[str, Any]:
+    """A collector's file."""
+    (files,) = [one for one in objects if one["metadata"]["name"] == "kat-kat-otel-collector"]
+    return yaml.safe_load(files["data"][name])
+
+
+def kat_of(objects: Objects) -> dict[str, Any]:
+    """The settings of `kat process`."""
+    (files,) = [one for one in objects if one["metadata"]["name"] == "kat-kat-otel-settings"]
+    return yaml.safe_load(files["data"]["kat-process.yaml"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +123,11 @@ def test_ports_that_are_named_exist(rendered, values):
         ("auth.tokenSecret.name=t", "set tls.secretName"),
         ("auth.tokenSecret.name=t,tls.secretName=s,workers.operator=true", "workers.secretName"),
         ("terminationGracePeriodSeconds=20", "at least 40"),
+        (
+            "topology=kafka,kafka.brokers={b:9092},autoscaling.enabled=true,autoscaling.minReplicas=9",
+            "autoscaling.minReplicas (9) is more than autoscaling.maxReplicas (8)",
+        ),
+        ("collector.extraEnv=KAFKA_PASSWORD", "extraEnv"),
     ],
 )
 def test_bad_values_are_refused_by_name(helm, given, said):
@@ -152,26 +156,23 @@ def test_code_that_an_image_holds_compiled_is_not_passed_over(rendered):
     assert environment["XDG_CACHE_HOME"].startswith(f"{log}/")
 
 
-def test_dashboards_and_rules_leave_with_the_labels_that_are_looked_for(rendered, tmp_path):
-    chart = tmp_path / "kat-otel"
-    shutil.copytree(CHART, chart)
+def test_dashboards_and_rules_leave_with_the_labels_that_are_looked_for(rendered, chart_with):
     dashboard = {"uid": "kat-test", "title": "Fleet", "panels": [{"legend": "{{rank}} {{- x }}"}]}
     alert = {"alert": "KatTest", "expr": "up == 0", "annotations": {"summary": "{{ $labels.x }}"}}
     rules = {"groups": [{"name": "kat-test", "rules": [alert]}]}
-    for kind, file, what in (
-        ("dashboards", "test.json", json.dumps(dashboard, indent=2)),
-        ("rules", "test.yaml", yaml.safe_dump(rules)),
-    ):
-        (chart / "files" / kind).mkdir(exist_ok=True)
-        (chart / "files" / kind / file).write_text(what)
+    chart_with("dashboards", "test.json", json.dumps(dashboard, indent=2))
+    chart = chart_with("rules", "test-alerts.yaml", yaml.safe_dump(rules))
     objects = {
         (one["kind"], one["metadata"]["name"]): one
-        for one in rendered("load-balanced", chart=chart)
+        for one in rendered("load-balanced", "--set", "rules.enabled=true", chart=chart)
     }
     shown = objects["ConfigMap", "kat-kat-otel-test"]
     assert shown["metadata"]["labels"]["grafana_dashboard"] == "1"
     assert json.loads(shown["data"]["test.json"]) == dashboard
-    assert objects["PrometheusRule", "kat-kat-otel-test"]["spec"] == rules
+    assert objects["PrometheusRule", "kat-kat-otel-test-alerts"]["spec"] == rules
+    gathered = objects["ConfigMap", "kat-kat-otel-test-alerts"]
+    assert gathered["metadata"]["labels"]["prometheus_rules"] == "1"
+    assert yaml.safe_load(gathered["data"]["test-alerts.yaml"]) == rules
 
 
 def test_every_dashboard_fits_into_a_config_map(rendered):

@@ -6,16 +6,22 @@ are put in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
+from kat_otel.capture import Poll
+from kat_otel.instrumentation.sending.control import Control
+from kat_otel.instrumentation.sending.counts import Counts
+from kat_otel.instrumentation.sending.endpoints import Endpoint
 from kat_otel.instrumentation.sending.http_client import HttpClient
-from tests.helm.conftest import Objects
-from tests.helm.test_topology import file_of, kat_of, notes  # noqa: F401 - a fixture
+from kat_otel.instrumentation.sending.places import Places
+from kat_otel.instrumentation.settings import Settings
+from tests.helm.conftest import Objects, environment_of, file_of, kat_of, patch_of
 from tests.integration.servers import WHOLE, Servers, free_ports
 from tests.integration.sink import Sink
 from tests.integration.traffic import Instance, span_ids
@@ -24,7 +30,6 @@ from tests.processor.receiving import Pki
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(240)]
 
 TOKEN = "0123456789abcdef"
-FRONT, PROCESSORS = "kat-kat-otel.kat.svc", "kat-kat-otel-processors.kat.svc"
 
 
 @pytest.fixture
@@ -42,7 +47,7 @@ def servers(tmp_path: Path, sink: Sink) -> Iterator[Servers]:
 
 
 @pytest.fixture
-def secrets(tmp_path: Path, notes) -> Path:  # noqa: F811 - the fixture
+def secrets(tmp_path: Path, notes) -> Path:
     """What a pod has of its secrets; the certificate is good for the names that helm prints."""
     names = notes("tls").partition("good for these names:")[2].partition("\n\n")[0].split()
     pki = Pki(tmp_path, ",".join(f"DNS:{name}" for name in names))
@@ -86,6 +91,21 @@ def front(servers: Servers, objects: Objects, secrets: Path, processor: str) -> 
     return http
 
 
+def worker_of(objects: Objects, secrets: Path) -> dict[str, str]:
+    """The environment of a patched server, its secret's folder and variable put in."""
+    given = environment_of(patch_of(objects)["containers"][0])
+    return {
+        name: value.replace("/etc/kat-otel", str(secrets)).replace("$(KAT_TOKEN)", TOKEN)
+        for name, value in given.items()
+    }
+
+
+def at(url: str, port: int) -> str:
+    """The URL with another port."""
+    said = urlsplit(url)
+    return said._replace(netloc=f"{said.hostname}:{port}").geturl()
+
+
 def test_spans_and_polls_pass_with_the_token_and_under_the_names_alone(
     rendered, secrets, servers, sink
 ):
@@ -100,27 +120,35 @@ def test_spans_and_polls_pass_with_the_token_and_under_the_names_alone(
     sections["control"]["endpoint"] = f"127.0.0.1:{control}"
     kat = servers.kat("kat", sink.endpoint, **sections, **WHOLE)
     port = front(servers, objects, secrets, kat.endpoint)
+    environment = worker_of(objects, secrets)
+    spans, asked = Endpoint.read(environment, "traces"), Settings.read(environment)
     requests = Instance("secured").steps(range(5))
 
-    def post(host: str, port: int, path: str, body: bytes, token: str) -> int:
-        client = HttpClient(
-            f"https://{host}:{port}{path}", ca_file=str(secrets / "ca.crt"), address="127.0.0.1"
-        )
-        headers = {
-            "content-type": "application/x-protobuf",
-            **({"authorization": f"Bearer {token}"} if token else {}),
-        }
+    def post(url: str, body: bytes, headers: Mapping[str, str]) -> int:
+        client = HttpClient(url, ca_file=spans.ca_file, address="127.0.0.1")
         try:
-            return client.post([body], headers, 10.0).status
+            said = {"content-type": "application/x-protobuf", **headers}
+            return client.post([body], said, 10.0).status
         finally:
             client.close()
 
-    for token in ("", "guess"):
-        assert post(FRONT, port, "/v1/traces", requests[0].data, token) == 401
-        assert post(PROCESSORS, control, "/v1/opamp", b"", token) == 401
+    to_front, to_kat = at(spans.url, port), at(asked.control_endpoint, control)
+    for wrong in ({}, {"authorization": "Bearer guess"}):
+        assert post(to_front, requests[0].data, wrong) == 401
+        assert post(to_kat, b"", wrong) == 401
     for request in requests:
-        assert post(FRONT, port, "/v1/traces", request.data, TOKEN) == 200
-    assert post(PROCESSORS, control, "/v1/opamp", b"", TOKEN) == 200
+        assert post(to_front, request.data, spans.headers) == 200
     servers.until("every span", lambda: not sink.missing(span_ids(requests)))
+    here = ["127.0.0.1", "127.0.0.1"]  # several, or the name itself would be asked for
+    places = Places(to_kat, ca_file=asked.control_ca_file, resolve=lambda *_: here.copy())
+    worker = Control(asked, Counts(), places=places)
+    worker.start()
+    try:
+        worker.at(Poll("secured", 0, 5, 0))
+        servers.until("orders", lambda: worker.orders is not None)
+        assert worker.orders is not None
+        assert worker.orders.judged_here
+    finally:
+        worker.close()
     for server in servers.running:
         assert TOKEN not in server.said()

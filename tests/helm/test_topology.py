@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import fields
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,52 +13,21 @@ import yaml
 
 from kat_otel.instrumentation.settings import Settings
 from scripts.helm_chart import CHART
-from tests.helm.conftest import VALUES, Objects, containers_of, of_kind, pods_of
+from tests.helm.conftest import (
+    VALUES,
+    containers_of,
+    environment_of,
+    file_of,
+    kat_of,
+    of_kind,
+    patch_of,
+    pods_of,
+)
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 BY_NAME = pytest.mark.parametrize("values", VALUES, ids=lambda file: file.stem)
 SECURED = pytest.mark.parametrize("name", ["tls", "agents"])
 METRICS = {8887, 8888, 8889}
-
-
-def patch_of(objects: Objects) -> dict[str, Any]:
-    """The pod's spec of the patch for servers."""
-    (workers,) = [one for one in objects if one["metadata"]["name"] == "kat-kat-otel-workers"]
-    return yaml.safe_load(workers["data"]["patch.yaml"])["spec"]["template"]["spec"]
-
-
-def environment_of(container: dict[str, Any]) -> dict[str, str]:
-    return {one["name"]: one.get("value", "") for one in container["env"]}
-
-
-def file_of(objects: Objects, name: str) -> dict[str, Any]:
-    """A collector's file."""
-    (files,) = [one for one in objects if one["metadata"]["name"] == "kat-kat-otel-collector"]
-    return yaml.safe_load(files["data"][name])
-
-
-def kat_of(objects: Objects) -> dict[str, Any]:
-    """The settings of `kat process`."""
-    (files,) = [one for one in objects if one["metadata"]["name"] == "kat-kat-otel-settings"]
-    return yaml.safe_load(files["data"]["kat-process.yaml"])
-
-
-@pytest.fixture(scope="session")
-def notes(rendered, tmp_path_factory):
-    """What ``helm install`` would print: ``helm template`` leaves it out."""
-    chart = tmp_path_factory.mktemp("notes") / "kat-otel"
-    shutil.copytree(CHART, chart)
-    text = (chart / "templates" / "NOTES.txt").read_text()
-    (chart / "templates" / "_notes.tpl").write_text(f'{{{{ define "notes" }}}}{text}{{{{ end }}}}')
-    (chart / "templates" / "notes.yaml").write_text(
-        'kind: Notes\nmetadata: {name: notes}\ntext: |\n  {{- include "notes" . | nindent 2 }}\n'
-    )
-
-    def read(name: str) -> str:
-        (one,) = of_kind(rendered(name, chart=chart), "Notes")
-        return one["text"]
-
-    return read
 
 
 @BY_NAME
@@ -210,6 +178,23 @@ def test_with_kafka_the_instance_is_told_in_a_header_past_the_agent(rendered):
     assert agent["headers"] == {"kat-instance-id": "${env:KAT_INSTANCE_ID}"}
 
 
+def test_a_patch_names_the_instance_itself(rendered, notes):
+    """``kubectl patch`` puts its variables before the container's own: those cannot be meant."""
+    for given in ((), ("--set-json", 'workers.env=[{"name": "KAT_INSTANCE_ID", "value": "l-3"}]')):
+        server = environment_of(patch_of(rendered("kafka", *given))["containers"][0])
+        assert server["KAT_INSTANCE_ID"] == ("l-3" if given else "INSTANCE")
+        names = list(server)
+        assert names.index("KAT_INSTANCE_ID") < names.index("OTEL_EXPORTER_OTLP_HEADERS")
+    assert "KAT_INSTANCE_ID" not in environment_of(patch_of(rendered("tls"))["containers"][0])
+    (one,) = of_kind(
+        rendered("kafka"), "Instrumentation"
+    )  # the operator's come after: the pod says
+    assert "KAT_INSTANCE_ID" not in environment_of(one["spec"]["python"])
+    assert "sed 's/SERVER/vllm/'" in notes("default")
+    patched = notes("kafka", "--set", "workers.operator=false")
+    assert "sed 's/SERVER/vllm/; s/INSTANCE/llama/'" in patched
+
+
 def test_agents_are_on_gpu_nodes_alone_and_off_by_default(rendered):
     assert of_kind(rendered("default"), "DaemonSet") == []
     (agent,) = of_kind(rendered("agents"), "DaemonSet")
@@ -309,3 +294,49 @@ def test_an_autoscaler_takes_no_processor_away_unless_told_and_then_slowly(rende
         "stabilizationWindowSeconds": 1800,
         "policies": [{"type": "Pods", "value": 1, "periodSeconds": 1800}],
     }
+
+
+def test_who_is_not_ready_is_routed_around_but_can_be_asked(rendered):
+    """A worker's kill switch must not depend on whether the log is full."""
+
+    def kept(name: str) -> dict[str, bool]:
+        return {
+            one["metadata"]["name"].removeprefix("kat-kat-otel"): one["spec"].get(
+                "publishNotReadyAddresses", False
+            )
+            for one in of_kind(rendered(name), "Service")
+        }
+
+    assert kept("default") == {"": True, "-processors": True}  # its collector queues meanwhile
+    assert kept("load-balanced") == {"": False, "-processors": False, "-front": False}
+    assert kept("kafka")["-processors"]
+
+
+def test_collectors_get_variables_and_files_from_secrets(rendered, tmp_path):
+    values = tmp_path / "values.yaml"
+    password = {"secretKeyRef": {"name": "kafka", "key": "password"}}
+    volume = {"name": "backend-ca", "secret": {"secretName": "jaeger-ca"}}
+    mount = {"name": "backend-ca", "mountPath": "/etc/backend", "readOnly": True}
+    said = {
+        "topology": "kafka",
+        "kafka": {"brokers": ["b:9092"]},
+        "collector": {
+            "extraEnv": [{"name": "KAT_KAFKA_PASSWORD", "valueFrom": password}],
+            "extraVolumes": [volume],
+            "extraVolumeMounts": [mount],
+        },
+    }
+    values.write_text(yaml.safe_dump(said))
+    pods = pods_of(rendered(values))
+    assert len(pods) == 2
+    for pod in pods:
+        (collector,) = [one for one in containers_of(pod) if one["name"] == "collector"]
+        assert {"name": "KAT_KAFKA_PASSWORD", "valueFrom": password} in collector["env"]
+        assert volume in pod["spec"]["volumes"]
+        assert mount in collector["volumeMounts"]
+
+
+def test_a_name_of_ones_own_is_everywhere(rendered):
+    objects = rendered("tls", "--set", "fullnameOverride=watcher")
+    assert {one["metadata"]["name"].partition("-")[0] for one in objects} == {"watcher"}
+    assert "kat-kat-otel" not in yaml.safe_dump_all(objects)

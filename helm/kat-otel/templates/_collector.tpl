@@ -1,5 +1,5 @@
 {{- /* A collector's container. Takes root, files (of the config map, the last wins), receives and exports (which ports it
-       has), env, resources, mounts beside the common ones, and sidecar: it starts before the containers and ends after them. */ -}}
+       has), env, extraEnv, resources, mounts beside the common ones, and sidecar: it starts before the containers and ends after them. */ -}}
 {{- define "kat.collector" -}}
 {{- $root := .root -}}
 name: collector
@@ -27,6 +27,9 @@ env:
   {{- end }}
   {{- range $name, $value := .env }}
   - {name: {{ $name }}, value: {{ $value | quote }}}
+  {{- end }}
+  {{- with .extraEnv }}
+  {{- toYaml . | nindent 2 }}
   {{- end }}
 ports:
   {{- if .receives }}

@@ -1,5 +1,5 @@
 {{- define "kat.name" -}}
-{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" }}{{ end }}
+{{- if .Values.fullnameOverride }}{{ .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}{{ else if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" }}{{ end }}
 {{- end }}
 
 {{- define "kat.selector" -}}
@@ -60,6 +60,9 @@ http{{ if .Values.tls.secretName }}s{{ end }}
 {{- end }}
 {{- if and .Values.auth.tokenSecret.name .Values.workers.operator (not .Values.workers.secretName) }}
 {{- fail "workers.operator with auth.tokenSecret: workers need the token too; set workers.secretName to a secret of their namespace with ca.crt and the token" }}
+{{- end }}
+{{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) }}
+{{- fail (printf "autoscaling.minReplicas (%d) is more than autoscaling.maxReplicas (%d)" (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) }}
 {{- end }}
 {{- if lt (int .Values.terminationGracePeriodSeconds) 40 }}
 {{- fail "terminationGracePeriodSeconds: at least 40, of which 30 are the collector's that ends after the processor" }}

@@ -56,18 +56,20 @@ class Places:
         self._resolve = resolve
         self._shuffle = shuffle
         self._left: list[str] = []
+        self._address = ""
         self._client: HttpClient | None = None
 
     @property
     def client(self) -> HttpClient:
         """Posts to the processor that is asked now."""
-        if self._client is None:
-            self._client = self._next_client()
-        return self._client
+        return self._client or self._turn_to(self._next())
 
     def go_on(self) -> None:
-        """Asks the next one from now on; with one address it is the same."""
-        self.close()
+        """Asks the next one from now on; with one address it is the same, over its connection."""
+        address = self._next()
+        if self._client is None or address != self._address:
+            self.close()
+            self._turn_to(address)
 
     def close(self) -> None:
         """Closes the connection."""
@@ -75,11 +77,15 @@ class Places:
             self._client.close()
             self._client = None
 
-    def _next_client(self) -> HttpClient:
+    def _turn_to(self, address: str) -> HttpClient:
+        self._address = address
+        self._client = HttpClient(self._url, ca_file=self._ca_file, address=address)
+        return self._client
+
+    def _next(self) -> str:
         if not self._left:
             self._left = self._read()
-        address = self._left.pop() if self._left else ""
-        return HttpClient(self._url, ca_file=self._ca_file, address=address)
+        return self._left.pop() if self._left else ""
 
     def _read(self) -> list[str]:
         try:

@@ -149,6 +149,17 @@ def test_the_certificate_is_held_against_the_name_and_not_the_address(
         assert judge.polls == answered
 
 
+def test_one_processor_alone_is_asked_over_one_connection() -> None:
+    alone = in_order("http://localhost:4329/v1/opamp", ADDRESSES[:1])
+    client = alone.client
+    alone.go_on()
+    assert alone.client is client
+    several = in_order("http://localhost:4329/v1/opamp", ADDRESSES[:2])
+    client = several.client
+    several.go_on()
+    assert several.client is not client
+
+
 def test_a_name_that_nobody_knows_is_said_by_its_name(counts: Counts, caplog) -> None:
     places = Places("http://kat.invalid:4329/v1/opamp")
     with asking(counts, places) as control:
