@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from dataclasses import fields
 from typing import Any
 from urllib.parse import urlsplit
@@ -178,11 +179,11 @@ def test_with_kafka_the_instance_is_told_in_a_header_past_the_agent(rendered):
     assert agent["headers"] == {"kat-instance-id": "${env:KAT_INSTANCE_ID}"}
 
 
-def test_a_patch_names_the_instance_itself(rendered, notes):
+def test_a_patch_names_the_instance_itself(rendered):
     """``kubectl patch`` puts its variables before the container's own: those cannot be meant."""
     for given in ((), ("--set-json", 'workers.env=[{"name": "KAT_INSTANCE_ID", "value": "l-3"}]')):
         server = environment_of(patch_of(rendered("kafka", *given))["containers"][0])
-        assert server["KAT_INSTANCE_ID"] == ("l-3" if given else "INSTANCE")
+        assert server["KAT_INSTANCE_ID"] == ("l-3" if given else "THIS-INSTANCE")
         names = list(server)
         assert names.index("KAT_INSTANCE_ID") < names.index("OTEL_EXPORTER_OTLP_HEADERS")
     assert "KAT_INSTANCE_ID" not in environment_of(patch_of(rendered("tls"))["containers"][0])
@@ -190,9 +191,26 @@ def test_a_patch_names_the_instance_itself(rendered, notes):
         rendered("kafka"), "Instrumentation"
     )  # the operator's come after: the pod says
     assert "KAT_INSTANCE_ID" not in environment_of(one["spec"]["python"])
-    assert "sed 's/SERVER/vllm/'" in notes("default")
-    patched = notes("kafka", "--set", "workers.operator=false")
-    assert "sed 's/SERVER/vllm/; s/INSTANCE/llama/'" in patched
+
+
+def test_what_is_put_into_the_patch_stands_where_it_belongs(rendered, notes):
+    printed = notes("kafka", "--set", "workers.operator=false")
+    (edit,) = re.findall(r"\| sed '(.*)' > patch.yaml", printed)
+    (workers,) = [
+        one for one in rendered("kafka") if one["metadata"]["name"] == "kat-kat-otel-workers"
+    ]
+    done = subprocess.run(
+        ["sed", edit],
+        input=workers["data"]["patch.yaml"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (server,) = yaml.safe_load(done.stdout)["spec"]["template"]["spec"]["containers"]
+    environment = environment_of(server)
+    assert server["name"] == "vllm"
+    assert environment["KAT_INSTANCE_ID"] == "llama"
+    assert environment["OTEL_EXPORTER_OTLP_HEADERS"] == "kat-instance-id=$(KAT_INSTANCE_ID)"
 
 
 def test_agents_are_on_gpu_nodes_alone_and_off_by_default(rendered):

@@ -4,7 +4,7 @@
 
 {{- /* What a reader of the patch puts in. */ -}}
 {{- define "kat.placeholders" -}}
-s/SERVER/vllm/{{ if eq .Values.topology "kafka" }}; s/INSTANCE/llama/{{ end }}
+s/SERVER/vllm/{{ if eq .Values.topology "kafka" }}; s/THIS-INSTANCE/llama/{{ end }}
 {{- end }}
 
 {{- /* What a worker's environment needs beside the exporter's address. Takes root, folder (where its secret is mounted) and
@@ -22,7 +22,7 @@ s/SERVER/vllm/{{ if eq .Values.topology "kafka" }}; s/INSTANCE/llama/{{ end }}
 {{- $given := false }}
 {{- range $values.workers.env }}{{ if eq .name "KAT_INSTANCE_ID" }}{{ $given = true }}{{ end }}{{ end }}
 {{- if and .names (not $given) }}
-- {name: KAT_INSTANCE_ID, value: INSTANCE}
+- {name: KAT_INSTANCE_ID, value: THIS-INSTANCE}
 {{- end }}
 {{- end }}
 {{- with $values.workers.secretName }}
