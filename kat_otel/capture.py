@@ -111,12 +111,14 @@ class Orders:
             None: the workers' own setting holds.
         poll_seconds: when to ask again.
         captures: steps to send whole beside those.
+        judged_here: whether this processor judges the worker's instance; of several, one does.
     """
 
     mode: Mode = "full"
     sample_every: int | None = None
     poll_seconds: float = 1.0
     captures: tuple[Capture, ...] = ()
+    judged_here: bool = True
 
     def encode(self) -> bytes:
         """Returns the answer as JSON."""
@@ -131,6 +133,7 @@ class Orders:
                 "sample_every": self.sample_every,
                 "poll_ms": round(1e3 * self.poll_seconds),
                 "captures": captures,
+                "judged_here": self.judged_here,
             }
         ).encode()
 
@@ -153,6 +156,8 @@ class Orders:
             None if said.get("sample_every") is None else _number(said, "sample_every"),
             _number(said, "poll_ms") / 1e3,
             tuple(_capture(one) for one in cast(list[Any], captures)[:64]),
+            # A processor that does not say it is older than there could be several.
+            said.get("judged_here") is not False,
         )
 
 

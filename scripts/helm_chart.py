@@ -1,26 +1,32 @@
-"""Puts into the chart what stands elsewhere in the repository: ``scripts/helm_chart.py [--check]``.
+"""Puts into the chart what stands elsewhere: ``python -m scripts.helm_chart [--check]``.
 
-The collector's files, the dashboards and rules, the schema of the settings, the version and what
-the chart renders for every file of ``ci/``: each has one source; ``--check`` says what lags behind.
+The collector's files, the dashboards and rules, the schema of the settings, the version, the
+README's table of values and what the chart renders for every file of ``ci/``: each has one source;
+``--check`` says what lags behind.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any
 
-from kat_otel.processor.config_schema import config_schema
+import yaml
+
+from scripts.helm_schema import schema
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "helm" / "kat-otel"
+DASHBOARD = re.compile(r"  \S+\.json: \|\n")
 KUBERNETES = ("--kube-version", "1.32.0")  # a helm built as a module names an old one
-TIERS = ("gateway", "backend", "load-balancing", "kafka-producer", "kafka-consumer")
+TIERS = (
+    *("gateway", "backend", "load-balancing", "kafka-producer", "kafka-consumer"),
+    *("agent", "agent-dcgm"),
+)
 
 
 def copies() -> Iterator[tuple[Path, str]]:
@@ -37,79 +43,16 @@ def copies() -> Iterator[tuple[Path, str]]:
     yield CHART / "values.schema.json", json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def schema() -> dict[str, Any]:
-    """Returns the JSON Schema of values.yaml; that of processor.config is the settings' own."""
-    settings = config_schema()
-    definitions = settings.pop("$defs")
-    for unused in ("$schema", "$id"):
-        settings.pop(unused)
-    text, flag, count = {"type": "string"}, {"type": "boolean"}, {"type": "integer", "minimum": 1}
-    free, anything = {"type": "object"}, {"type": "array"}
-    texts = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
-
-    def closed(**properties: Any) -> dict[str, Any]:
-        return {"type": "object", "additionalProperties": False, "properties": properties}
-
-    size = {"type": "string", "pattern": "^[0-9]+(Mi|Gi|Ti)$"}
-    image = closed(
-        repository=text, tag=text, pullPolicy={"enum": ["Always", "IfNotPresent", "Never"]}
-    )
-    storage = closed(size=size, storageClassName=text)
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Values of the chart kat-otel",
-        **closed(
-            topology={"enum": ["single", "loadBalanced", "kafka"]},
-            image=image,
-            imagePullSecrets=anything,
-            processor=closed(
-                replicas=count,
-                config={"$ref": "#/$defs/kat"},
-                resources=free,
-                storage=storage,
-                sharedState=closed(existingClaim=text),
-                extraEnv=anything,
-            ),
-            gpu=closed(enabled=flag, resourceName=text, nodeSelector=texts, tolerations=anything),
-            collector=closed(
-                image=image,
-                replicas=count,
-                config=free,
-                backendConfig=free,
-                env=texts,
-                resources=free,
-                storage=storage,
-            ),
-            kafka=closed(brokers={"type": "array", "items": text}),
-            tls=closed(secretName=text),
-            control=closed(tokenSecret=closed(name=text, key=text)),
-            service=closed(
-                type={"enum": ["ClusterIP", "LoadBalancer", "NodePort"]}, annotations=texts
-            ),
-            podDisruptionBudget=closed(
-                enabled=flag, maxUnavailable={"type": ["integer", "string"]}
-            ),
-            networkPolicy=closed(**{"enabled": flag, "from": anything}),
-            autoscaling=closed(
-                enabled=flag, minReplicas=count, maxReplicas=count, pendingSpans=count
-            ),
-            serviceMonitor=closed(enabled=flag, interval=text, labels=texts),
-            prometheusRule=closed(enabled=flag, labels=texts),
-            dashboards=closed(enabled=flag, label=text, labelValue=text, annotations=texts),
-            instrumentation=closed(enabled=flag, image=text),
-            serviceAccount=closed(create=flag, name=text, annotations=texts),
-            podAnnotations=texts,
-            podLabels=texts,
-            nodeSelector=texts,
-            tolerations=anything,
-            affinity=free,
-            topologySpreadConstraints=anything,
-            priorityClassName=text,
-            terminationGracePeriodSeconds=count,
-            **{"global": free},
-        ),
-        "$defs": {"kat": settings, **definitions},
-    }
+def lagging() -> Iterator[str]:
+    """Yields the lines that Chart.yaml should have: its version, and the images it names."""
+    said = (CHART / "Chart.yaml").read_text()
+    version = version_of("kat-otel")
+    collector = yaml.safe_load((CHART / "values.yaml").read_text())["collector"]["image"]
+    wanted = [f'appVersion: "{version}"']
+    own = ("processor", "processor-cuda", "worker-init")
+    wanted += [f"image: ghcr.io/kat-otel/{name}:{version}" for name in own]
+    wanted.append(f"image: {collector['repository']}:{collector['tag']}")
+    yield from (line for line in wanted if f"{line}\n" not in said)
 
 
 def examples(helm: Path) -> Iterator[tuple[Path, str]]:
@@ -127,17 +70,50 @@ def examples(helm: Path) -> Iterator[tuple[Path, str]]:
         )
         if done.returncode:
             raise RuntimeError(f"{values.name}: {done.stderr}")
-        # Copied files are held to their sources already, and the dashboards are long.
-        yield CHART / "examples" / f"{values.name.removesuffix('-values.yaml')}.yaml", done.stdout
+        name = f"{values.name.removesuffix('-values.yaml')}.yaml"
+        yield CHART / "examples" / name, _without_dashboards(done.stdout)
 
 
-def find_helm() -> Path:
-    """Returns the helm that ``scripts/make-helm`` built, or builds it."""
-    given = os.environ.get("KAT_HELM")
-    if given:
-        return Path(given)
+def _without_dashboards(rendered: str) -> str:
+    """Leaves out what dashboards say: the copies are held to their sources, and these are long."""
+    lines = rendered.splitlines(keepends=True)
+    kept: list[str] = []
+    inside = False
+    for line in lines:
+        inside = inside and (line.startswith("    ") or not line.strip())
+        if not inside:
+            kept.append(line)
+        if DASHBOARD.fullmatch(line):
+            inside = True
+            kept.append("    (left out of this example)\n")
+    return "".join(kept)
+
+
+def readme(helm_docs: Path) -> str:
+    """Returns the chart's README: README.md.gotmpl with the table of the values and their comments.
+
+    Raises:
+        RuntimeError: a value has no comment where one is wanted, or the template is wrong.
+    """
     done = subprocess.run(
-        [ROOT / "scripts" / "make-helm"], stdout=subprocess.PIPE, text=True, check=True
+        [helm_docs, "--chart-search-root", CHART, "--dry-run", "--sort-values-order", "file"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode or not done.stdout.strip():
+        raise RuntimeError(f"helm-docs: {done.stderr}")
+    return done.stdout.strip() + "\n"
+
+
+def find_helm(program: str = "helm") -> Path:
+    """Returns the helm or helm-docs that ``scripts/make-helm`` built, or builds it.
+
+    Raises:
+        CalledProcessError: it cannot be built, which standard error explains.
+    """
+    done = subprocess.run(
+        [ROOT / "scripts" / "make-helm", program], stdout=subprocess.PIPE, text=True, check=True
     )
     return Path(done.stdout.strip())
 
@@ -147,11 +123,11 @@ def main(arguments: list[str]) -> int:
     check = arguments == ["--check"]
     stale: list[Path] = []
     made = dict(copies())
-    version = f'appVersion: "{version_of("kat-otel")}"'
-    if version not in (CHART / "Chart.yaml").read_text():
-        sys.stderr.write(f"helm/kat-otel/Chart.yaml: wants {version}\n")
+    if wrong := list(lagging()):
+        sys.stderr.writelines(f"helm/kat-otel/Chart.yaml: wants {line}\n" for line in wrong)
         return 1
     stale += [file for file, text in made.items() if not _reads(file, text, check=check)]
+    made[CHART / "README.md"] = readme(find_helm("helm-docs"))
     made |= dict(examples(find_helm()))
     stale += [file for file, text in made.items() if not _reads(file, text, check=check)]
     for folder in ("files", "examples"):

@@ -134,7 +134,11 @@ class Settings:
         "KAT_INSTANCE_ID", "", str, "kat.instance.id, where the engine shares none"
     )
     control_endpoint: str = _setting(
-        "KAT_CONTROL_ENDPOINT", "", str, "http://host:4329/v1/opamp of kat process; none if empty"
+        "KAT_CONTROL_ENDPOINT",
+        "",
+        str,
+        "http://host:4329/v1/opamp of kat process; none if empty. Of several, a name with the "
+        "addresses of all",
     )
     control_token_file: str = _setting(
         "KAT_CONTROL_TOKEN_FILE", "", str, "file with the bearer token of the control channel"

@@ -18,6 +18,8 @@ _MAX_RANKS: Final = 16_384
 _MAX_OPEN: Final = 8
 _MAX_REASONS: Final = 256
 _FORGET_S: Final = 600.0
+_JUDGED_S: Final = 30.0
+"""How long after its last step an instance counts as judged here: then it is elsewhere, or idle."""
 _EXPIRE_S: Final = 60.0
 _SPARE_STEPS: Final = 2
 _FIRST_RATE: Final = 50.0  # steps a second, before two polls of a rank tell
@@ -62,6 +64,18 @@ class Captures:
         self.poll_seconds = poll_seconds
         self._instances: OrderedDict[str, _Instance] = OrderedDict()
         self._worker: OrderedDict[bytes, tuple[str, int]] = OrderedDict()
+        self._judged: OrderedDict[str, float] = OrderedDict()
+
+    def judged(self, name: str, now: float) -> None:
+        """Takes that a step of an instance was judged here."""
+        self._judged[name] = now
+        self._judged.move_to_end(name)
+        if len(self._judged) > _MAX_INSTANCES:
+            self._judged.popitem(last=False)
+
+    def judges(self, name: str, now: float) -> bool:
+        """Returns whether an instance is judged here, and not by another processor."""
+        return now - self._judged.get(name, -math.inf) <= _JUDGED_S
 
     def poll(self, uid: bytes, poll: Poll, now: float) -> tuple[Capture, ...]:
         """Takes what a worker says of itself; returns what its instance is to send whole.
@@ -158,12 +172,20 @@ class Captures:
         instance = self._instances.get(name)
         if instance is None:
             if len(self._instances) >= _MAX_INSTANCES:
-                oldest, known = next(iter(self._instances.items()))
-                if now - known.seen < _FORGET_S:
-                    raise FullError(f"{_MAX_INSTANCES} instances are known")
-                self._forget(oldest)
+                self._make_room(self.judges(name, now), now)
             instance = self._instances[name] = _Instance()
         return instance
+
+    def _make_room(self, judged: bool, now: float) -> None:
+        # Workers that look for their processor leave their instance with those that they ask on
+        # the way: one that is judged here takes the place of such a one.
+        for name, known in self._instances.items():
+            if now - known.seen >= _FORGET_S or (judged and not self.judges(name, now)):
+                self._forget(name)
+                return
+            if not judged:
+                break
+        raise FullError(f"{_MAX_INSTANCES} instances are known")
 
     def _forget(self, name: str) -> None:
         for rank in self._instances.pop(name).ranks.values():

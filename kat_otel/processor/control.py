@@ -121,7 +121,9 @@ class ControlServer:
             self._authenticator = authenticator
 
     def found(self, step: AssembledStep, incidents: Sequence[Incident]) -> None:
-        """Takes the incidents of a judged step: asks for whole steps if it had digests alone."""
+        """Takes a judged step and its incidents: asks for whole ones if it had digests alone."""
+        with self._lock:
+            self._captures.judged(step.instance, self._clock())
         if incidents and not step.table.on_gpu.any():
             for incident in incidents:
                 self.request(step.instance, step.step, incident.id)
@@ -240,8 +242,9 @@ class ControlServer:
         try:
             poll = Poll.decode(custom.data)
             with self._lock:
-                control = self._config.control
-                captures = self._captures.poll(uid, poll, self._clock())
+                control, now = self._config.control, self._clock()
+                captures = self._captures.poll(uid, poll, now)
+                judged_here = self._captures.judges(poll.instance, now)
         except (DecodeError, StrangerError) as error:
             self._books.mark("polls refused")
             return _refused(uid, str(error))
@@ -254,6 +257,7 @@ class ControlServer:
             control.sample_every,
             control.poll_interval,
             captures if control.mode == "full" else (),
+            judged_here,
         )
         answer = CustomMessage(CAPABILITY, ORDERS, orders.encode())
         return ServerToAgent(uid, custom_capabilities=(CAPABILITY,), custom_message=answer)

@@ -189,12 +189,18 @@ class Client:
 
 
 class Pki:
-    """An authority with a server's and a client's certificate, and a stranger with his own."""
+    """An authority with a server's and a client's certificate, and a stranger with his own.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where the files are.
+        names: what the certificates are good for, as openssl writes it.
+    """
+
+    def __init__(self, folder: Path, names: str = "DNS:localhost,IP:127.0.0.1") -> None:
         if shutil.which("openssl") is None:
             pytest.skip("no openssl to make certificates with: apt-get install openssl")
         self._folder = folder
+        self._names = names
         self.ca = self._self_signed("ca")
         stranger_ca = self._self_signed("stranger-ca")
         self.server = self._signed("server", self.ca)
@@ -223,7 +229,7 @@ class Pki:
     def _signed(self, name: str, authority: tuple[Path, Path]) -> tuple[Path, Path]:
         certificate, key = self._paths(name)
         request, names = self._folder / f"{name}.csr", self._folder / f"{name}.ext"
-        names.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+        names.write_text(f"subjectAltName={self._names}\n")
         self._openssl(
             *("req", *_KEY, "-nodes", "-subj", f"/CN={name}", "-keyout", key, "-out", request)
         )

@@ -385,6 +385,27 @@ def test_instances_are_bounded_and_forgotten_when_silent() -> None:
     assert captures.poll(uid_of(5000), Poll("one more", 0, 0, 0), 700.0) == ()
 
 
+def test_an_instance_is_judged_here_while_its_steps_come_here() -> None:
+    captures = Captures(DigestsConfig(), 1.0)
+    assert not captures.judges("i", 0.0)
+    captures.judged("i", 0.0)
+    assert captures.judges("i", 29.0)
+    assert not captures.judges("other", 29.0)
+    assert not captures.judges("i", 31.0), "it has moved to another processor, or is idle"
+
+
+def test_an_instance_that_is_judged_here_finds_room_among_those_that_only_asked() -> None:
+    captures = Captures(DigestsConfig(), 1.0)
+    captures.judged("i0", 0.0)
+    captures.judged("mine", 0.0)
+    for number in range(1024):
+        captures.poll(uid_of(number), Poll(f"i{number}", 0, 0, 0), 0.0)
+    assert captures.poll(uid_of(5000), Poll("mine", 0, 0, 0), 1.0) == ()
+    assert {"i0", "mine"} <= set(captures.instances)
+    assert "i1" not in captures.instances
+    assert len(captures.instances) == 1024
+
+
 # --- the two tiers together ---------------------------------------------------------------
 
 
@@ -402,6 +423,7 @@ class Crew:
         self.processor = processor
         self.barrier = threading.Barrier(self.RANKS, timeout=60)
         self.wanted: list[set[tuple[str, int]]] = [set() for _ in range(self.RANKS)]
+        self.judged_here: list[set[bool]] = [set() for _ in range(self.STEPS)]
         self.failures: list[BaseException] = []
 
     def table(self, rank: int, step: int, nonce: int) -> SpanTable:
@@ -449,7 +471,9 @@ class Crew:
                 send(with_digests(now, keep=now.step >= 0 if whole else None))
                 if whole:
                     self.wanted[rank].add(("next", step))
-                captures = worker.poll(step, max(0, step - 20)).captures
+                orders = worker.poll(step, max(0, step - 20))
+                self.judged_here[step].add(orders.judged_here)
+                captures = orders.captures
                 for capture in captures:
                     for old in range(capture.recorded[0], capture.recorded[1] + 1):
                         if old <= step and (capture.id, old) not in done:
@@ -492,5 +516,6 @@ def test_a_finding_on_digests_brings_whole_steps_of_all_ranks_and_the_culprit() 
         assert incident.id == first.incidents[0].id  # one cause, one incident, over both tiers
         assert incident.kind == "slow_rank"
         assert report.source.ranks == list(range(8))
+    assert crew.judged_here[-1] == {True}
     balance = processor.books.balance()
     assert balance.pending == 0, str(balance)

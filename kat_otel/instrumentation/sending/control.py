@@ -2,7 +2,8 @@
 
 OpAMP over HTTP: the worker polls, the server cannot call. What it may say is which steps to send
 and how much (:mod:`kat_otel.capture`); every answer is checked, and one that makes no sense
-changes nothing.
+changes nothing. Of several processors behind one name it asks until one judges its instance, and
+stays with that one.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from kat_otel.capture import CAPABILITY, ORDERS, POLL, Orders, Poll
 from kat_otel.errors import DecodeError, UnreachableError
 from kat_otel.instrumentation.sending.counts import Counts
-from kat_otel.instrumentation.sending.http_client import HttpClient
+from kat_otel.instrumentation.sending.places import Places
 from kat_otel.instrumentation.settings import Settings
 from kat_otel.opamp import AgentToServer, CustomMessage, ServerToAgent
 
@@ -49,6 +50,7 @@ class Control:
         counts: polls by outcome.
         first_wait: pause after a first failure, seconds; it doubles up to a minute.
         orders_hold: how long orders hold without an answer, seconds; at least ten polls.
+        places: whom it asks; those of the settings if None.
     """
 
     def __init__(
@@ -58,8 +60,9 @@ class Control:
         *,
         first_wait: float = _FIRST_WAIT_S,
         orders_hold: float = _ORDERS_HOLD_S,
+        places: Places | None = None,
     ) -> None:
-        self._client = HttpClient(settings.control_endpoint, ca_file=settings.control_ca_file)
+        self._places = places or Places(settings.control_endpoint, ca_file=settings.control_ca_file)
         self._token_file = settings.control_token_file
         url = urlsplit(settings.control_endpoint)
         if self._token_file and url.scheme != "https" and url.hostname not in _LOOPBACK:
@@ -73,6 +76,7 @@ class Control:
         self._uid = uuid.uuid4().bytes
         self._sent = 0
         self._poll: Poll | None = None
+        self._asked_at: int | None = None  # the step of the last poll that was answered
         self._orders: tuple[Orders, float] | None = None
         self._begun = threading.Event()  # somebody is known to ask for
         self._closing = threading.Event()
@@ -119,7 +123,7 @@ class Control:
                 self._counts.say(logger, "poll defect", "control: a poll failed", exc_info=True)
                 pause = self._later(0.0)
             self._closing.wait(pause)
-        self._client.close()
+        self._places.close()
 
     def _ask(self) -> float:
         """Polls once; returns how long to wait for the next."""
@@ -133,7 +137,7 @@ class Control:
         try:
             if self._token_file:
                 headers["authorization"] = f"Bearer {self._token()}"
-            answer = self._client.post([message.encode()], headers, _TIMEOUT_S)
+            answer = self._places.client.post([message.encode()], headers, _TIMEOUT_S)
         except (OSError, UnreachableError) as error:
             reason = "unreachable" if isinstance(error, UnreachableError) else "token"
             return self._failed(reason, str(error))
@@ -157,6 +161,11 @@ class Control:
         self._counts.add("polls", reason="answered")
         self._wait = self._first_wait
         self._orders = orders, time.monotonic()
+        # A worker that makes no steps is judged nowhere: it stays where it is.
+        stepped = self._asked_at is not None and poll.step > self._asked_at
+        self._asked_at = poll.step
+        if stepped and not orders.judged_here:
+            self._places.go_on()
         self.on_orders()
         # Ranks that were started together must not poll together.
         pause = min(max(orders.poll_seconds, _LEAST_POLL_S), _MOST_POLL_S)
@@ -175,6 +184,7 @@ class Control:
         return token
 
     def _failed(self, reason: str, message: str, least: float = 0.0) -> float:
+        self._places.go_on()
         self._counts.add("polls", reason=reason)
         self._counts.say(logger, reason, "control: %s: %r; asked again later", reason, message)
         return self._later(least)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import urllib3
 
@@ -37,12 +38,20 @@ class HttpClient:
     Args:
         url: http or https.
         ca_file, cert_file, key_file: PEM files; ``""`` for the system's and none.
+        address: asked in the place of the URL's host; a certificate must show the host all the
+            same.
     """
 
     def __init__(
-        self, url: str, *, ca_file: str = "", cert_file: str = "", key_file: str = ""
+        self,
+        url: str,
+        *,
+        ca_file: str = "",
+        cert_file: str = "",
+        key_file: str = "",
+        address: str = "",
     ) -> None:
-        self._url = url
+        self._url, self._host, name = _at(url, address)
         self._pool = urllib3.PoolManager(
             num_pools=1,
             maxsize=1,
@@ -50,6 +59,7 @@ class HttpClient:
             ca_certs=ca_file or None,
             cert_file=cert_file or None,
             key_file=key_file or None,
+            server_hostname=name or None,
         )
 
     def post(
@@ -66,14 +76,16 @@ class HttpClient:
             UnreachableError: there was no whole answer in time.
         """
         deadline = time.monotonic() + timeout
-        length = str(sum(map(len, parts)))
+        own = {"content-length": str(sum(map(len, parts))), "user-agent": "kat-otel"}
+        if self._host:
+            own["host"] = self._host
         body: Any = parts  # urllib3 takes any iterable of buffers, its types say bytes
         try:
             response = self._pool.request(
                 "POST",
                 self._url,
                 body=body,
-                headers={**headers, "content-length": length, "user-agent": "kat-otel"},
+                headers={**headers, **own},
                 timeout=urllib3.Timeout(total=timeout),
                 retries=False,
                 redirect=False,
@@ -93,6 +105,17 @@ class HttpClient:
     def close(self) -> None:
         """Closes the connection."""
         self._pool.clear()
+
+
+def _at(url: str, address: str) -> tuple[str, str, str]:
+    """Returns the URL at an address, the host it was of, and the name for its certificate."""
+    if not address:
+        return url, "", ""
+    said = urlsplit(url)
+    host = f"[{address}]" if ":" in address else address
+    port = "" if said.port is None else f":{said.port}"
+    name = (said.hostname or "") if said.scheme == "https" else ""
+    return said._replace(netloc=host + port).geturl(), said.netloc, name
 
 
 def _bounded(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:

@@ -95,7 +95,7 @@ def url_of(server: ControlServer, scheme: str = "http") -> str:
 def test_a_kill_switch_and_captures_reach_the_worker(counts: Counts, token: Path) -> None:
     with serving(sample_every=7) as server, polling(counts, url_of(server), token) as control:
         control.wait_for(lambda: control.orders is not None)
-        assert control.orders == Orders("full", 7, 0.05)
+        assert control.orders == Orders("full", 7, 0.05, judged_here=False)
         assert server.request("llama", 120, "incident")
         control.wait_for(lambda: bool(control.orders and control.orders.captures))
         (capture,) = control.orders.captures
