@@ -41,9 +41,10 @@ def interpreters() -> dict[str, str]:
 
 
 def uv(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs the pinned uv, which asks the index that pip was given."""
-    index = os.environ.get("PIP_INDEX_URL")
-    environment = {"UV_DEFAULT_INDEX": index} if index else {}
+    """Runs the pinned uv with the index that pip was given; it must not fetch a Python for us."""
+    environment = {"UV_PYTHON_DOWNLOADS": "never"}
+    if index := os.environ.get("PIP_INDEX_URL"):
+        environment["UV_DEFAULT_INDEX"] = index
     return run(Path(sysconfig.get_path("scripts"), "uv"), *arguments, **environment)
 
 

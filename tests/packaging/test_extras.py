@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from pathlib import Path
 
@@ -16,7 +17,8 @@ MACHINES = ("x86_64-manylinux_2_28", "aarch64-manylinux_2_28")
 
 def resolved(*arguments: str | Path) -> str:
     """The versions that the index gives; nothing is downloaded but metadata."""
-    done = uv("pip", "compile", "--quiet", "--no-header", "--no-annotate", *arguments)
+    plain = ("--quiet", "--no-header", "--no-annotate", "--python", sys.executable)
+    done = uv("pip", "compile", *plain, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
