@@ -74,6 +74,8 @@ def test_the_ports_of_the_settings_are_those_that_are_exposed() -> None:
 def test_the_version_of_the_images_is_that_of_the_package() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     assert set(re.findall(r"(?m)^ARG VERSION=(.*)$", DOCKERFILE)) == {project["version"]}
+    chart = (REPOSITORY / "helm/kat-otel/Chart.yaml").read_text()
+    assert f'appVersion: "{project["version"]}"' in chart  # what the chart's images are tagged with
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
