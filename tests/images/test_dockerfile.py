@@ -6,9 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from kat_otel.processor.config_file import load_config
+from kat_otel.processor.defaults import with_defaults
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGES = REPOSITORY / "images"
@@ -52,6 +56,28 @@ def test_published_images_run_as_the_charts_user() -> None:
     assert "USER" not in STAGES["processor-cuda"]
 
 
+def test_the_ports_of_the_settings_are_those_that_are_exposed() -> None:
+    config, _ = with_defaults(load_config(IMAGES / "kat-process.yaml"))
+    ports = (
+        config.receiver,
+        config.receiver.http,
+        config.control,
+        config.prometheus,
+        config.health,
+    )
+    open_to_others = [port.endpoint.removeprefix("0.0.0.0:") for port in ports if port.endpoint]
+    assert re.search(rf"(?m)^EXPOSE {' '.join(open_to_others)}$", STAGES["processor"])
+    assert config.wal.directory is not None
+    assert str(config.wal.directory).startswith("/var/lib/kat-otel/")
+
+
+def test_the_version_of_the_images_is_that_of_the_package() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert set(re.findall(r"(?m)^ARG VERSION=(.*)$", DOCKERFILE)) == {project["version"]}
+    chart = (REPOSITORY / "helm/kat-otel/Chart.yaml").read_text()
+    assert f'appVersion: "{project["version"]}"' in chart  # what the chart's images are tagged with
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_images_say_what_they_are(name: str) -> None:
     assert "org.opencontainers.image.title=" in STAGES[name]
@@ -73,7 +99,9 @@ def test_images_have_the_versions_that_ci_tests(name: str) -> None:
     text = (IMAGES / "requirements" / f"{name}.txt").read_text()
     pins = PIN.findall(text)
     assert pins
-    assert [pin for pin in pins if pin[0] in names and pin not in tested] == [], "make versions"
+    assert [pin for pin in pins if pin[0] in names and pin not in tested] == [], (
+        "images/pin-packages"
+    )
     assert "://" not in text
     assert text.count("--hash=sha256:") >= len(pins)
 
