@@ -10,7 +10,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
@@ -97,7 +97,7 @@ def _first_object(text: str) -> dict[str, Any] | None:
             found, _ = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError):
             continue
-        return found if isinstance(found, dict) else None
+        return cast("dict[str, Any]", found) if isinstance(found, dict) else None
     return None
 
 

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Client", "Endpoint", "Form", "Reply", "Tokens", "body"]
 
 Form = Literal["json_schema", "json_object", "text"]
-_LADDER: Final[tuple[Form, ...]] = ("json_schema", "json_object", "text")
-_PROBED: Final[tuple[Form, ...]] = _LADDER[:-1]
+_PROBED: Final[tuple[Form, ...]] = ("json_schema", "json_object")
 _MOST_BYTES: Final = 4 << 20
 _PROBE_TOKENS: Final = 256
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -150,7 +149,7 @@ class Client:
         self.endpoint = endpoint
         self.tokens = Tokens()
         self.calls = 0
-        self._form = form
+        self._form: Form | None = form
         self._probing = asyncio.Lock()
         self._renamed: set[str] = set()
         self._openai, self._http = _library()
@@ -163,14 +162,14 @@ class Client:
             EndpointError: it does not answer.
         """
         async with self._probing:  # of many tasks the first asks, the others wait for it
-            if self._form is None:
-                self._form = await self._probe()
-            return self._form
+            known = self._form or await self._probe()
+            self._form = known
+            return known
 
     def step_down(self, form: Form) -> Form:
         """Returns what to try where ``form`` was not accepted, from now on for all."""
         if self._form == form:
-            self._form = _LADDER[min(_LADDER.index(form) + 1, len(_LADDER) - 1)]
+            self._form = "json_object" if form == "json_schema" else "text"
         return self._form or form
 
     async def ask(self, messages: Sequence[Message], schema: dict[str, Any], form: Form) -> Reply:
@@ -272,9 +271,9 @@ class Client:
         while True:
             self.calls += 1
             try:
-                return await self._client.with_options(max_retries=retries).chat.completions.create(
-                    **self._as_wanted(request)
-                )
+                client = self._client.with_options(max_retries=retries)
+                answer = await client.chat.completions.create(**self._as_wanted(request))
+                return cast("ChatCompletion", answer)
             except self._openai.APIStatusError as error:
                 if error.status_code == 400 and self._learns(error.message, request):
                     continue

@@ -161,7 +161,9 @@ class _Asking:
                 return composed(found, self._incident, self.pack, self._known)
             if reply.cut:
                 problems = [Problem("truncated", "the answer was too long: write less")]
-            self.why_not += list(dict.fromkeys(problem.reason for problem in problems))
+            for problem in problems:
+                if problem.reason not in self.why_not:
+                    self.why_not.append(problem.reason)
             asked = corrected(await self._first_messages(), reply.text, problems)
         return None
 

@@ -42,12 +42,12 @@ _NAMES: Final[Mapping[str, Sort]] = {"kernel": "kernel", "group": "group"}
 _SENTENCES: Final[Mapping[str, tuple[str, ...]]] = {
     "arrival_excess": (
         (
-            "{ranks} arrives last at {n} of {n} collectives (no. {list}) and fell behind the peers by "
-            "up to {time} from one collective to the next"
+            "{ranks} arrives last at {n} of {n} collectives (no. {list}) and fell behind the peers "
+            "by up to {time} from one collective to the next"
         ),
         (
-            "{ranks} arrive last at {n} of {n} collectives (no. {list}) and fell behind the peers by "
-            "up to {time} from one collective to the next"
+            "{ranks} arrive last at {n} of {n} collectives (no. {list}) and fell behind the peers "
+            "by up to {time} from one collective to the next"
         ),
         "the longest wait, {time}, is at collective no. {n} of {n}",
     ),
@@ -102,8 +102,8 @@ _SENTENCES: Final[Mapping[str, tuple[str, ...]]] = {
             "ranks"
         ),
         (
-            "transfers of the collectives of {ranks} take {time} in all, usually {time}, alike on all "
-            "ranks"
+            "transfers of the collectives of {ranks} take {time} in all, usually {time}, alike on "
+            "all ranks"
         ),
     ),
     "regression": (
@@ -112,9 +112,9 @@ _SENTENCES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "imbalance": (
         (
-            "{group} ({ranks}) takes {n} times as long as the other stages for the same operations, "
-            "alike on its ranks: its share of the model is too large, no rank of it is slower than "
-            "its peers"
+            "{group} ({ranks}) takes {n} times as long as the other stages for the same "
+            "operations, alike on its ranks: its share of the model is too large, no rank of it is "
+            "slower than its peers"
         ),
     ),
     "usual_duration": ("{kernel}: expected {time}",),

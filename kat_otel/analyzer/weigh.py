@@ -25,9 +25,11 @@ class Weighed(NamedTuple):
 
 def components(incident: Incident) -> list[Component]:
     """Returns the components that the detector holds possible, its own choice first."""
-    named: list[Component] = [incident.component]
-    named += [candidate.component for candidate in incident.component_candidates]
-    return list(dict.fromkeys(named))
+    named: tuple[Component, ...] = (
+        incident.component,
+        *(candidate.component for candidate in incident.component_candidates),
+    )
+    return [one for at, one in enumerate(named) if one not in named[:at]]
 
 
 def possible(incident: Incident, component: Component, known: Knowledge) -> list[Weighed]:
