@@ -204,9 +204,12 @@ class Client:
     def _made(self) -> openai.AsyncOpenAI:
         end = self.endpoint
         timeout = self._http.Timeout(end.timeout_s, connect=end.connect_s)
+        # What the environment has of OpenAI's is for OpenAI, and this may be anybody's server.
+        nothing = self._openai.Omit()
         client = self._openai.AsyncOpenAI(
             base_url=end.url,
             api_key=end.key or "none",  # servers without keys take any; an empty one is refused
+            default_headers={"OpenAI-Organization": nothing, "OpenAI-Project": nothing},
             max_retries=end.retries,
             timeout=timeout,
             http_client=self._http.AsyncClient(
@@ -216,9 +219,7 @@ class Client:
                 event_hooks={"response": [self._bound]},
             ),
         )
-        # What the environment has of OpenAI's is for OpenAI, and this may be anybody's server.
-        client.organization = client.project = client.admin_api_key = None
-        return client
+        return cast("openai.AsyncOpenAI", client)
 
     async def _bound(self, response: httpx2.Response) -> None:
         http = self._http

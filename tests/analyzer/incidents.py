@@ -87,7 +87,8 @@ def late_launch(
         ],
         evidence=[
             fact("E1", "arrival_excess", "rank 7 arrives last at 3 of 8 collectives (no. 6, 7, 8) "
-                 "and fell behind the peers by up to 350 µs from one collective to the next", 350e3),
+                 "and fell behind the peers by up to 350 µs from one collective to the next",
+                 350e3),
             fact("E2", "wait", "the others wait 1.86 ms each for it in this step", 1.86e6),
             fact("E3", "walk_launch", "walked back from its late arrivals, 91 % of the lateness of "
                  "rank 7 (867 µs) lies in launches that come late from the host thread", 867e3),

@@ -195,8 +195,10 @@ def test_confidence_is_never_above_the_detectors():
 
 
 def test_facts_against_a_cause_cannot_be_hidden_and_halve_its_confidence():
-    slow = fact("E6", "walk_kernels", "walked back from its late arrivals, 40 % of the lateness of "
-                "rank 7 (380 µs) lies in kernels that run longer than on the peers", 380e3)  # fmt: skip
+    slow = fact("E6", "walk_kernels",
+                "walked back from its late arrivals, 40 % of the lateness of "
+                "rank 7 (380 µs) lies in kernels that run longer than on the peers",
+                380e3)  # fmt: skip
     incident = late_launch(more=(slow,))
     pack = make_pack(incident)
     said = diagnosis(

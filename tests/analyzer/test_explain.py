@@ -1,4 +1,4 @@
-"""A model is asked over HTTP, its answer checked; whatever the server does, there is a diagnosis."""
+"""A model is asked over HTTP, and its answer checked; there is a diagnosis whatever happens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The evidence pack: numbered facts in sentences of ours, small, always the same, without a name."""
+"""The evidence pack: numbered facts in sentences of ours, small, always the same, no names."""
 
 from __future__ import annotations
 
@@ -73,9 +73,16 @@ def test_what_has_no_room_is_left_out_by_weight_and_counted():
 @pytest.mark.parametrize("component", get_args(Component))
 def test_no_incident_makes_a_pack_beyond_the_limit(component):
     facts = [
-        fact(f"H{n}", name, f"rank 7, node-0: {spec.words} 12 (10:00:00 to 10:00:09 UTC)", 12.0, 0.0, spec.unit)
+        fact(
+            f"H{n}",
+            name,
+            f"rank 7, node-0: {spec.words} 12 (10:00:00 to 10:00:09 UTC)",
+            12.0,
+            0.0,
+            spec.unit,
+        )
         for n, (name, spec) in enumerate(SIGNALS.items(), start=1)
-    ]  # fmt: skip
+    ]
     for kind in get_args(Kind):
         pack = packed(late_launch(component=component, kind=kind, more=tuple(facts)))
         assert pack.tokens <= MAX_TOKENS, f"{kind}: {pack.tokens}"
