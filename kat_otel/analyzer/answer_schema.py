@@ -21,10 +21,10 @@ LEVELS: Final[dict[Level, float]] = {"low": 0.3, "medium": 0.6, "high": 1.0}
 
 _CLAIM: Final = 240
 _SUMMARY: Final = 400
-_LINKS: Final = 5
-_IDS: Final = 6
-_RIVALS: Final = 3
-_ACTIONS: Final = 4
+_LINKS: Final = 4
+_IDS: Final = 4
+_RIVALS: Final = 2
+_ACTIONS: Final = 3
 
 _Ids = Annotated[list[str], msgspec.Meta(max_length=_IDS)]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from urllib.parse import urlsplit
@@ -273,8 +273,10 @@ class Client:
             self.calls += 1
             try:
                 client = self._client.with_options(max_retries=retries)
-                answer = await client.chat.completions.create(**self._as_wanted(request))
-                return cast("ChatCompletion", answer)
+                create = cast(
+                    "Callable[..., Awaitable[ChatCompletion]]", client.chat.completions.create
+                )
+                return await create(**self._as_wanted(request))
             except self._openai.APIStatusError as error:
                 if error.status_code == 400 and self._learns(error.message, request):
                     continue

@@ -27,6 +27,7 @@ MAX_TOKENS: Final = 2_000
 """Tokens of a pack at most, counted by :func:`token_count`."""
 _MOST_CAUSES: Final = 16
 _MOST_RANKS: Final = 64
+_DIGITS: Final = re.compile(r"\d[\d.,]*")
 _PIECE: Final = re.compile(r"[A-Za-z]+|\s+|.", re.DOTALL)
 
 
@@ -71,6 +72,16 @@ class Pack(msgspec.Struct, frozen=True, kw_only=True):
     def fingerprint(self) -> str:
         """The same for packs that read the same: what an answer may be remembered by."""
         said = f"{self.text}\n{','.join(map(str, self.ranks))}"
+        return hashlib.sha256(said.encode()).hexdigest()[:32]
+
+    @property
+    def gist(self) -> str:
+        """The same as long as the same is said with other numbers: what asking anew is worth.
+
+        A long incident is measured anew in each step; its facts change when one comes or goes, or
+        says something else.
+        """
+        said = f"{_DIGITS.sub('#', self.text)}\n{','.join(map(str, self.ranks))}"
         return hashlib.sha256(said.encode()).hexdigest()[:32]
 
     def fact(self, name: str) -> Fact | None:

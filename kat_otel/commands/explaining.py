@@ -28,6 +28,11 @@ __all__ = ["Asking", "asking", "dry_run", "explained", "explaining_options"]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _KEY: Final = "KAT_ANALYZER_KEY"
+_PROBE: Final = (
+    "# First, once: a probe with a random word and no fact, which tells whether the server keeps\n"
+    "# to schemas. To one that doesn't, the schema goes in the system message instead. An answer\n"
+    "# that is not grounded is sent back once, with what was wrong with it."
+)
 _NOBODY: Final = "http://localhost/v1"
 
 
@@ -160,6 +165,8 @@ def dry_run(report: Report, how: Asking, *, as_json: bool) -> str:
         out.append("\n".join(said) + "\n")
     if as_json:
         return _json(bodies) + "\n"
+    if bodies:
+        out.insert(0, f"{_PROBE}\n")
     return "\n".join(out) or "# no incident: nothing is sent\n"
 
 

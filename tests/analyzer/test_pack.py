@@ -52,6 +52,15 @@ def test_the_same_incident_makes_the_same_pack_and_other_facts_another():
     assert packed(late_launch(more=(steal(),))).fingerprint != one.fingerprint
 
 
+def test_other_numbers_are_the_same_gist_and_other_facts_are_not():
+    one, later = late_launch(), late_launch()
+    later.evidence[1].text = "the others wait 2.41 ms each for it in this step"
+    later.occurrences, later.impact_ns = 977, 3_456_789
+    assert packed(later).fingerprint != packed(one).fingerprint
+    assert packed(later).gist == packed(one).gist
+    assert packed(late_launch(more=(steal(),))).gist != packed(one).gist
+
+
 def test_what_has_no_room_is_left_out_by_weight_and_counted():
     many = tuple(
         fact(f"E{n}", "usual_duration", f"kernel{n}: expected {n} µs", None, n * 1e3)
