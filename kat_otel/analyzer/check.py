@@ -110,6 +110,12 @@ def _names(answer: Answer, pack: Pack) -> Iterator[Problem]:
             "component_not_of_cause",
             f"the component of {cause.id} is {cause.component}, not {answer.component!r}",
         )
+    speaks = pack.speaks.get(answer.root_cause, ())
+    if speaks and not any(i in speaks for link in answer.causal_chain for i in link.evidence_ids):
+        yield Problem(
+            "cause_not_cited",
+            f"no fact that is cited speaks for {answer.root_cause}: {_listed(speaks)} would",
+        )
     for rival in answer.hypotheses:
         if pack.cause(rival.root_cause) is None:
             yield Problem("unknown_cause", f"{rival.root_cause!r} is not one of the causes")

@@ -55,7 +55,12 @@ def composed(answer: Answer, incident: Incident, pack: Pack, known: Knowledge) -
 
 
 def _first(answer: Answer) -> list[tuple[bool, Link]]:
-    return [(number == 0, link) for number, link in enumerate(answer.causal_chain)]
+    """Returns the links of the chain, and which of them is the first."""
+    told: list[Link] = []
+    for link in answer.causal_chain:
+        if link not in told:  # small models say the same again
+            told.append(link)
+    return [(number == 0, link) for number, link in enumerate(told)]
 
 
 def _claim(link: Link, first: bool, cause: Cause, pack: Pack) -> Claim:

@@ -38,6 +38,8 @@ class Pack(msgspec.Struct, frozen=True, kw_only=True):
         facts: by id, in the order in which they are sent.
         left_out: facts for which there was no room, or which may not leave.
         causes: that come in question, ``unexplained`` the last.
+        speaks: ids of the facts that speak for each of them, by the knowledge: those that it needs,
+            or without such those that support it.
         ranks: culprits that may be named.
         actions: id and what the action is in a few words, without the culprit's names.
         why_not: why there is nothing to ask a model; empty if there is.
@@ -47,6 +49,7 @@ class Pack(msgspec.Struct, frozen=True, kw_only=True):
     facts: tuple[Fact, ...]
     left_out: int
     causes: tuple[Cause, ...]
+    speaks: Mapping[str, tuple[str, ...]]
     ranks: tuple[int, ...]
     actions: Mapping[str, str]
     why_not: str
@@ -124,11 +127,13 @@ def make_pack(
     """
     names = Aliases()
     facts, untold = facts_of(incident, context or Context(), send, names)
-    causes = _causes(incident, knowledge or embedded())
+    speaks = _speaking(incident, facts, knowledge or embedded())
+    causes = _causes(speaks, knowledge or embedded())
     pack = Pack(
         facts=tuple(facts),
         left_out=untold,
         causes=causes,
+        speaks=speaks,
         ranks=tuple(incident.culprit.ranks[:_MOST_RANKS]) if incident.culprit.sure else (),
         actions={f"A{n}": _brief(text) for n, text in enumerate(_actions(causes), start=1)},
         why_not=undecided(incident) or ("" if len(causes) > 1 else "no cause comes in question"),
@@ -172,15 +177,23 @@ def _fitted(pack: Pack, most: int) -> Pack:
     )
 
 
-def _causes(incident: Incident, known: Knowledge) -> tuple[Cause, ...]:
-    found = [
-        weighed.cause
-        for component in components(incident)
-        if component != "unknown"
-        for weighed in possible(incident, component, known)
-    ]
-    last = next(cause for cause in known.causes if cause.id == UNEXPLAINED)
-    return (*found[:_MOST_CAUSES], last)
+def _speaking(
+    incident: Incident, facts: Sequence[Fact], known: Knowledge
+) -> dict[str, tuple[str, ...]]:
+    """Returns the causes for which something speaks that is told, and what does."""
+    told = {fact.source: fact.id for fact in facts if fact.source}
+    speaks: dict[str, tuple[str, ...]] = {}
+    for component in components(incident):
+        for one in possible(incident, component, known) if component != "unknown" else ():
+            ids = [told[fact.id] for fact in one.needed or one.support if fact.id in told]
+            if ids and len(speaks) < _MOST_CAUSES:
+                speaks[one.cause.id] = tuple(ids)
+    return speaks
+
+
+def _causes(speaks: Mapping[str, tuple[str, ...]], known: Knowledge) -> tuple[Cause, ...]:
+    by_id = {cause.id: cause for cause in known.causes}
+    return (*(by_id[name] for name in speaks), by_id[UNEXPLAINED])
 
 
 def _actions(causes: Sequence[Cause]) -> list[str]:

@@ -14,6 +14,7 @@ Rejection = Literal[
     "component_not_of_cause",
     "unknown_evidence",
     "nothing_cited",
+    "cause_not_cited",
     "unknown_action",
     "culprit_outside",
     "abstention_unclear",
@@ -27,7 +28,8 @@ Rejection = Literal[
 ``no_json``: no object in it. ``truncated``: it was cut at the most tokens. ``wrong_form``: fields
 missing, too long or of another type. ``unknown_cause``, ``unknown_evidence``, ``unknown_action``:
 named, but not among those given. ``component_not_of_cause``: it contradicts itself.
-``nothing_cited``: a cause without evidence. ``culprit_outside``: a rank that is no culprit of the
+``nothing_cited``: a cause without evidence. ``cause_not_cited``: none of what is cited
+speaks for the cause, by the knowledge. ``culprit_outside``: a rank that is no culprit of the
 incident is blamed, or a rank is told of that the cited facts don't. ``abstention_unclear``: it
 abstains and names a cause, or neither. ``number_not_cited``: a number that is in none of the cited
 facts. ``name_not_cited``: an id or alias that they don't have. ``part_not_cited``: a sentence names

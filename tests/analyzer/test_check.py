@@ -46,7 +46,7 @@ def good(**changes: Any) -> dict[str, Any]:
 
 def claims(text: str, *ids: str) -> dict[str, Any]:
     link = {"evidence_ids": list(ids or ("H1", "E3")), "claim": text}
-    return good(causal_chain=[link], summary="")
+    return good(causal_chain=[link, {"evidence_ids": ["H1"]}], summary="")
 
 
 def reasons(answer: dict[str, Any]) -> set[str]:
@@ -64,6 +64,7 @@ def test_a_grounded_answer_is_taken_and_fits_the_schema():
 
 
 WRONG = [
+    ("cause_not_cited", good(causal_chain=[{"evidence_ids": ["C1", "E2"]}], summary="")),
     ("unknown_cause", good(root_cause="gremlins")),
     ("unknown_cause", good(root_cause="power_cap", component="gpu_power")),
     ("component_not_of_cause", good(component="host_memory")),
