@@ -176,7 +176,9 @@ def measure(ranks: int, layers: int, rounds: int, together: int) -> str:
     while not history.ready:
         judge_many(batch, history)
     detector = DigestDetector()
-    parts = [concat(steps[at : at + together]) for at in range(0, len(steps), together)]
+    parts = [  # as the processor hands them over: a worker's resource is said once
+        merge_resources(concat(steps[at : at + together])) for at in range(0, len(steps), together)
+    ]
     bounds = range(0, together * ranks + 1, ranks)
     for part in parts * 2:
         detector.judge_steps(part, bounds)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from kat_otel.report import render_html
+from kat_otel.report.html import render_html
 from kat_otel.report.perfetto import write_perfetto
 from kat_otel.report.stage import stage_of
 from tests.report import samples

@@ -448,6 +448,10 @@ class DebugConfig(_PortConfig):
     """Answers GET /debug/steps, 127.0.0.1:55679 by convention; null listens nowhere."""
     steps: int = Field(default=100, ge=1, le=10_000)
     """Steps shown."""
+    reports: int = Field(default=32, ge=0, le=1_000)
+    """Incidents whose report is served at GET /incidents/ID, those seen last; 0 serves none."""
+    reports_mib: int = Field(default=64, ge=1)
+    """MiB of spans kept to draw these reports; beyond it the oldest lose their timeline."""
 
     @model_validator(mode="after")
     def _secured(self) -> DebugConfig:

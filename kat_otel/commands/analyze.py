@@ -16,9 +16,10 @@ from kat_otel.errors import ConfigError, KatError
 from kat_otel.kernels import classify
 from kat_otel.processor.config_file import load_config
 from kat_otel.readers import ReadResult, read
-from kat_otel.report import print_text, render_html, render_text
 from kat_otel.report.explanation import render_explanation
+from kat_otel.report.html import render_html
 from kat_otel.report.perfetto import write_perfetto
+from kat_otel.report.text import print_text, render_text
 from kat_otel.spans import SpanTable
 from kat_otel.ttad import Settings
 from kat_otel.ttad import analyze as judge

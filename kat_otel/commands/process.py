@@ -17,6 +17,7 @@ from kat_otel.processor.config_file import load_config
 from kat_otel.processor.defaults import shut, taken_ports, with_defaults
 from kat_otel.processor.heap import keep_heap, leave_alone
 from kat_otel.processor.server import Processor
+from kat_otel.report.incident_page import incident_page
 from kat_otel.telemetry import configure_logging
 
 __all__ = ["process"]
@@ -45,7 +46,7 @@ def process(config_file: Path | None) -> None:
       127.0.0.1:4329   the control channel of the workers
       127.0.0.1:13133  /healthz and /readyz
       127.0.0.1:8888   /metrics for Prometheus
-      127.0.0.1:55679  /debug/steps: the last steps and verdicts
+      127.0.0.1:55679  /debug/steps: the last steps and verdicts; /incidents/ID: its report
     where those ports are free.
 
     Exit code 0: ended by a signal; 1: it failed; 2: the settings are wrong.
@@ -57,7 +58,7 @@ def process(config_file: Path | None) -> None:
         for key, reason in shut_ports.items():
             logger.warning("%s stays shut: %s; the settings can name another port", key, reason)
         keep_heap()
-        processor = Processor(config)
+        processor = Processor(config, pages=incident_page)
         signals.listen()
         processor.start()
         leave_alone()

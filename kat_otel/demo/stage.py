@@ -20,7 +20,7 @@ from kat_otel.demo.watch import Judged, Watch
 from kat_otel.errors import KatError
 from kat_otel.kernels import family
 from kat_otel.processor.server import Processor
-from kat_otel.report import render_html
+from kat_otel.report.html import render_html
 from kat_otel.report.sentences import culprit_sentence, duration_text, printable
 from kat_otel.spans import SpanTable
 from kat_otel.verdict import Incident, Report

@@ -10,7 +10,7 @@ from kat_otel.kernels import classify
 from kat_otel.operators import Silence
 from kat_otel.processor.digest_spans import DigestSpans
 from kat_otel.processor.pending import Ids
-from kat_otel.spans import SpanTable
+from kat_otel.spans import UNKNOWN, SpanTable
 
 __all__ = ["Arrivals", "AssembledStep", "Ending", "LateSpans", "StepRecord"]
 
@@ -83,6 +83,13 @@ class AssembledStep:
         if isinstance(self.spans, DigestSpans):
             self.spans = self.spans.table()
         return self.spans
+
+    @property
+    def hosts(self) -> dict[int, str]:
+        """The host of each rank that sent spans, ``""`` where it names none."""
+        if isinstance(self.spans, DigestSpans):
+            return self.spans.hosts  # for this no table is made
+        return {one.rank: one.host for one in self.spans.resources if one.rank != UNKNOWN}
 
     def as_they_came(self) -> Sequence[SpanTable]:
         """Returns its spans in as many tables as need be, whatever cannot be done with them."""

@@ -1,6 +1,7 @@
 """``GET /debug/steps``: the last steps and verdicts for people, ``/debug/steps.json`` as data.
 
-``/debug/live.json`` is what goes on now alone: ``kat top`` reads it.
+``/debug/live.json`` is what goes on now alone: ``kat top`` reads it. ``/incidents/<id>`` is the
+report on one incident (:mod:`kat_otel.processor.incident_pages`).
 
 Names of instances come from workers and are untrusted: the template escapes every value, what
 does not print is shown as its code, and the page may run no script and load nothing.
@@ -25,6 +26,7 @@ from starlette.routing import Route
 from kat_otel.config import Config
 from kat_otel.live import Live
 from kat_otel.processor.effective import effective, effective_yaml
+from kat_otel.processor.incident_pages import IncidentPages
 from kat_otel.processor.live_view import LiveView
 from kat_otel.processor.recent import Recent
 from kat_otel.telemetry import LATENCY_BOUNDS, Books, Distribution, Telemetry
@@ -47,7 +49,11 @@ _WHY: Final[dict[str, str]] = {
 
 
 def debug_app(
-    telemetry: Telemetry, recent: Recent, live: LiveView, config: Callable[[], Config]
+    telemetry: Telemetry,
+    recent: Recent,
+    live: LiveView,
+    config: Callable[[], Config],
+    pages: IncidentPages | None = None,
 ) -> Starlette:
     """Returns the web application.
 
@@ -56,19 +62,22 @@ def debug_app(
         recent: the last steps.
         live: what goes on now.
         config: returns the settings in force.
+        pages: of incidents; None serves none.
     """
+    reports = pages or IncidentPages(recent.exhibits, recent.known, None)
 
     def page(request: Request) -> Response:
         every = request.query_params.get("refresh", "")
         refresh = min(3600, max(1, int(every))) if every.isdecimal() and len(every) < 5 else 0
-        view = _view(telemetry, recent, live.read())
+        view = _view(telemetry, recent, live.read(), reports)
         html = _environment().get_template("debug.html.j2")
-        text = html.render(view, refresh=refresh, settings=effective_yaml(config()))
+        drawn = {one["id"] for one in view["reports"]}
+        text = html.render(view, refresh=refresh, drawn=drawn, settings=effective_yaml(config()))
         return HTMLResponse(text, headers=_HEADERS)
 
     def data(request: Request) -> Response:
         del request
-        view = _view(telemetry, recent, live.read())
+        view = _view(telemetry, recent, live.read(), reports)
         body = msgspec.to_builtins({**view, "settings": effective(config())})
         return JSONResponse(body, headers=_HEADERS)
 
@@ -86,14 +95,18 @@ def debug_app(
         Route("/debug/steps", page),
         Route("/debug/steps.json", data),
         Route("/debug/live.json", now),
+        *reports.routes(),
     ]
     return Starlette(routes=routes)
 
 
-def _view(telemetry: Telemetry, recent: Recent, live: Live) -> dict[str, Any]:
+def _view(
+    telemetry: Telemetry, recent: Recent, live: Live, reports: IncidentPages
+) -> dict[str, Any]:
     balance = telemetry.books.balance()
     return {
         **msgspec.structs.asdict(live),
+        "reports": reports.listed(),
         "steps": [asdict(step) for step in recent.steps()],
         "spans": dict(sorted(balance.counts.items())),
         "pending": balance.pending,

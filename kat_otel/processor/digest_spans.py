@@ -34,12 +34,14 @@ class DigestSpan(NamedTuple):
     Attributes:
         key, number: of its step.
         group_size, world_size: ranks that the step has, 0 if not said.
+        host: of the rank, ``""`` if it names none.
         nbytes: what it holds in memory, about.
     """
 
     key: StepKey
     number: int
     rank: int
+    host: str
     span_id: int
     group_size: int
     world_size: int
@@ -60,6 +62,11 @@ class DigestSpans:
 
     def __len__(self) -> int:
         return len(self.spans)
+
+    @property
+    def hosts(self) -> dict[int, str]:
+        """The host of each rank, ``""`` where it names none."""
+        return {span.rank: span.host for span in self.spans}
 
     def table(self) -> SpanTable:
         """Returns the step's spans, parents linked."""
@@ -106,6 +113,7 @@ def _spans(table: SpanTable, found: Sequence[tuple[int, int, int]]) -> list[Dige
                     StepKey(worker.instance, high[row], low[row]),
                     numbers[row],
                     worker.rank,
+                    worker.host,
                     ids[row],
                     group,
                     max(worker.world_size, 0),

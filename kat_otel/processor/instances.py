@@ -86,7 +86,7 @@ class Instances:
             coverage.aligned,
             coverage.kernels,
         )
-        hosts = {one.rank: one.host for one in step.unmarked.resources if one.rank != UNKNOWN}
+        hosts = step.hosts
         with self._lock:
             known = self._instances.setdefault(step.instance, _Instance())
             self._instances.move_to_end(step.instance)

@@ -173,7 +173,7 @@ class Pipeline:
         self._waiting.reload(config.digests)
         self._journal.reload(config.logs, config.traces)
         self._hardware.reload(config.hardware)
-        self._recent.resize(config.debug.steps)
+        self._recent.reload(config.debug)
 
     def fill(self) -> tuple[int, int, int, int]:
         """Returns steps and spans under assembly or waiting, bytes under assembly, and instances.

@@ -15,6 +15,7 @@ from kat_otel.processor.conditions import Conditions
 from kat_otel.processor.debug_page import debug_app
 from kat_otel.processor.health import health_app
 from kat_otel.processor.http import HttpServer
+from kat_otel.processor.incident_pages import IncidentPages
 from kat_otel.processor.live_view import LiveView
 from kat_otel.processor.prometheus import metrics_app, registry_of
 from kat_otel.processor.recent import Recent
@@ -38,6 +39,7 @@ class Ports:
         live: what must hold or the process should be restarted.
         ready: what must hold or it should get no requests.
         view: what the processor sees now; made of the others if None, without what operators say.
+        pages: of incidents; None serves none.
 
     Raises:
         ConfigError: a token file cannot be read.
@@ -52,6 +54,7 @@ class Ports:
         live: Conditions,
         ready: Conditions,
         view: LiveView | None = None,
+        pages: IncidentPages | None = None,
     ) -> None:
         now = config()
         view = view or LiveView(recent, ready)
@@ -60,7 +63,7 @@ class Ports:
         self._add("health", now.health, health_app(live, ready, telemetry.books))
         registry = registry_of(telemetry, recent, view)
         self._add("prometheus", now.prometheus, metrics_app(registry))
-        self._add("debug", now.debug, debug_app(telemetry, recent, view, config))
+        self._add("debug", now.debug, debug_app(telemetry, recent, view, config, pages))
 
     def _add(
         self, name: PortName, config: HealthConfig | PrometheusConfig | DebugConfig, app: ASGIApp

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
 
+from kat_otel.config import DebugConfig
 from kat_otel.processor.assembled import AssembledStep
+from kat_otel.processor.exhibits import Exhibits
 from kat_otel.processor.instances import Instances
 from kat_otel.processor.known_incidents import Known, KnownIncidents
 from kat_otel.processor.sentence import summary_of
@@ -62,18 +64,27 @@ class Recent:
     Args:
         steps: how many of the last steps are kept.
         clock: Unix ns.
+        exhibits: what the pages of incidents are made from; None keeps nothing.
 
     Attributes:
         known: the incidents that live, and the last that were resolved.
         instances: how each of them goes.
+        exhibits: as given.
     """
 
-    def __init__(self, steps: int, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        steps: int,
+        clock: Callable[[], int] = time.time_ns,
+        exhibits: Exhibits | None = None,
+    ) -> None:
         self._lock = threading.Lock()
         self._clock = clock
         self._steps: deque[SeenStep] = deque(maxlen=steps)
         self.known = KnownIncidents()
         self.instances = Instances()
+        self._shown = exhibits is not None
+        self.exhibits = exhibits or Exhibits(0, 0)
         self._opened: Counter[tuple[str, str]] = Counter()
         self._pages: Counter[tuple[str, str]] = Counter()
 
@@ -94,21 +105,25 @@ class Recent:
         """
         seen = _seen(step, report, latency_s, self._clock())
         self.instances.judged(step, report, seen.duration_ns, lateness, seen.judged_ns)
+        self.exhibits.take(step, report)
         with self._lock:
             self._steps.append(seen)
             for incident in report.incidents:
                 self._update(step.instance, incident)
 
-    def resize(self, steps: int) -> None:
-        """Keeps this many of the last steps from now on."""
+    def reload(self, config: DebugConfig) -> None:
+        """Keeps as many of the last steps and incidents as is said now."""
         with self._lock:
-            if steps != self._steps.maxlen:
-                self._steps = deque(self._steps, maxlen=steps)
+            if config.steps != self._steps.maxlen:
+                self._steps = deque(self._steps, maxlen=config.steps)
+        if self._shown:
+            self.exhibits.resize(config.reports, config.reports_mib * 2**20)
 
     def forget(self, instance: str) -> None:
         """Drops an instance that is gone, and its live incidents."""
         self.known.forget(instance)
         self.instances.forget(instance)
+        self.exhibits.forget(instance)
 
     def steps(self) -> list[SeenStep]:
         """Returns the last steps, the newest first."""

@@ -16,8 +16,10 @@ from kat_otel.errors import DecodeError, KatError
 from kat_otel.otlp.warm import warm
 from kat_otel.processor.control import ControlServer
 from kat_otel.processor.desk import Desk
+from kat_otel.processor.exhibits import Exhibits
 from kat_otel.processor.exporter import Exporter, Payload
 from kat_otel.processor.http_receiver import HttpReceiver
+from kat_otel.processor.incident_pages import IncidentPages, PageMaker
 from kat_otel.processor.ingest import Ingest
 from kat_otel.processor.intake import Batch, Intake
 from kat_otel.processor.judges import Judge, Judges, Memory
@@ -62,6 +64,7 @@ class Processor:
             nothing.
         on_report: called with every judged step's report and spans, in the judging thread.
         judge: makes the judge of a new instance; TTAD's detector by default.
+        pages: makes the page of an incident for the debug port; None serves none.
     """
 
     def __init__(
@@ -70,10 +73,15 @@ class Processor:
         *,
         on_report: Callable[[Report, SpanTable], None] | None = None,
         judge: Callable[[], Judge] | None = None,
+        pages: PageMaker | None = None,
     ) -> None:
         self.telemetry = Telemetry()
         self.books = self.telemetry.books
-        self._recent = Recent(config.debug.steps)
+        debug = config.debug
+        shown = pages is not None and debug.endpoint is not None
+        exhibits = Exhibits(debug.reports, debug.reports_mib * 2**20) if shown else None
+        self._recent = Recent(debug.steps, exhibits=exhibits)
+        self._pages = IncidentPages(self._recent.exhibits, self._recent.known, pages)
         self._config = config
         self._clock = time.monotonic
         self._intake = Intake(config.receiver.queue_size_mib * 2**20)
@@ -251,6 +259,7 @@ class Processor:
             live=wellbeing.live,
             ready=wellbeing.ready,
             view=LiveView(self._recent, wellbeing.ready, desk.silences, desk.feedback),
+            pages=self._pages,
         )
 
     def _send_log(self, data: bytes) -> bool:

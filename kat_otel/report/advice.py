@@ -7,12 +7,12 @@ the analyzer says of its component in general.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import get_args
+from functools import cache
 
 from kat_otel.analyzer import action_text, embedded
 from kat_otel.verdict import Component, Incident, Kind
 
-__all__ = ["KIND_MEANING", "NEXT_STEP", "next_step"]
+__all__ = ["KIND_MEANING", "next_step", "usual_step"]
 
 KIND_MEANING: Mapping[Kind, str] = {
     "slow_kernel": "One kernel takes longer than the same kernel elsewhere.",
@@ -27,11 +27,14 @@ KIND_MEANING: Mapping[Kind, str] = {
 }
 """What each kind of incident means, in one sentence."""
 
-NEXT_STEP: Mapping[Component, str] = {
-    component: action_text(embedded().usual(component).actions[0], None)
-    for component in get_args(Component)
-}
-"""What to do next, by component, where nothing more is known."""
+
+@cache
+def usual_step(component: Component) -> str:
+    """Returns what to do next, by component, where nothing more is known.
+
+    The knowledge is read with the first question: ``kat top`` mostly has none.
+    """
+    return action_text(embedded().usual(component).actions[0], None)
 
 
 def next_step(incident: Incident) -> str:
@@ -39,4 +42,4 @@ def next_step(incident: Incident) -> str:
     actions = (incident.diagnosis or {}).get("actions")
     if isinstance(actions, list) and actions and isinstance(actions[0], str):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         return actions[0]
-    return NEXT_STEP[incident.component]
+    return usual_step(incident.component)

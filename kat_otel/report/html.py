@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from kat_otel.report.page import page
+from kat_otel.report.page import Words, page
 from kat_otel.report.page_timeline import embedded_json
 from kat_otel.report.sentences import printable
 from kat_otel.spans import SpanTable
@@ -27,7 +27,11 @@ __all__ = ["render_html"]
 
 
 def render_html(
-    report: Report, table: SpanTable | None = None, baseline: SpanTable | None = None
+    report: Report,
+    table: SpanTable | None = None,
+    baseline: SpanTable | None = None,
+    *,
+    words: Words | None = None,
 ) -> str:
     """Returns the page.
 
@@ -36,13 +40,14 @@ def render_html(
         table: the spans it was made from, with collectives classified; None leaves out the
             timeline, the arrivals and the comparison of kernels.
         baseline: the healthy recording it was compared with, with collectives classified.
+        words: where its figures are from; of files if None.
     """
     css, script, script_hash = _assets()
     return (
         _environment()
         .get_template("report.html.j2")
         .render(
-            **page(report, table, baseline),
+            **page(report, table, baseline, words or Words()),
             css=css,
             script=script,
             script_hash=script_hash,

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any
+
+import numpy as np
 
 from kat_otel.report.advice import KIND_MEANING, next_step
 from kat_otel.report.compare import compare_kernels
@@ -27,16 +32,35 @@ from kat_otel.spans import SpanTable
 from kat_otel.verdict import Incident, Report
 from kat_otel.wording import rank_list, ranks_text
 
-__all__ = ["page"]
+__all__ = ["Words", "page"]
 
 _MAX_INCIDENTS = 8
 _MAX_EVIDENCE = 12
 _MAX_SPANS = 24
 _MAX_NOTES = 40
+_CALENDAR_NS = 946_684_800_000_000_000
+"""The year 2000: an earlier begin is no date."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the page says of where its figures are from.
+
+    Attributes:
+        history: of the healthy spans that the culprit's kernels are compared with.
+        no_spans: why there is no timeline where no spans were given.
+        more: where the incidents are that the page has no room for.
+        back: address and name of the page that led here, if one did.
+    """
+
+    history: str = "in the healthy recording"
+    no_spans: str = "the spans themselves were not given to this report."
+    more: str = "kat analyze --format json lists them all"
+    back: tuple[str, str] | None = None
 
 
 def page(
-    report: Report, table: SpanTable | None, baseline: SpanTable | None = None
+    report: Report, table: SpanTable | None, baseline: SpanTable | None, words: Words
 ) -> dict[str, Any]:
     """Returns the template's variables for ``report``.
 
@@ -44,13 +68,12 @@ def page(
         report: the verdict.
         table: the spans it was made from, for the drawings; None leaves them out.
         baseline: the healthy recording it was compared with.
+        words: where all that is from.
     """
     incidents = by_impact(report)
-    stages = None if table is None else _Stages(table, baseline)
+    stages = None if table is None else _Stages(table, baseline, words)
     source, coverage = report.source, report.coverage
-    files, steps = len(source.files), len(report.steps)
-    # the folder says more about the reader's machine than about the trace
-    names = [PurePath(file).name for file in source.files]
+    steps = len(report.steps)
     headline, detail, tone = _headline(report)
     return {
         "title": first_line(report),
@@ -63,12 +86,15 @@ def page(
             f"{coverage.spans:,} spans",
             *([report.instance.id] if report.instance else []),
         ],
+        "back": words.back,
         "incidents": [
-            _incident(report, incident, stages) for incident in incidents[:_MAX_INCIDENTS]
+            {"no_timeline": words.no_spans, **_incident(report, incident, stages)}
+            for incident in incidents[:_MAX_INCIDENTS]
         ],
         "more_incidents": max(0, len(incidents) - _MAX_INCIDENTS),
+        "more": words.more,
         "source": [
-            ("Files", f"{files}: {', '.join(names[:4])}{', …' if files > 4 else ''}"),
+            *_origin(report),
             (
                 "Ranks",
                 rank_list(source.ranks) + (f" of {source.world_size}" if source.world_size else ""),
@@ -88,6 +114,38 @@ def page(
     }
 
 
+def _origin(report: Report) -> list[tuple[str, str]]:
+    """Where the spans came from: files, or a running instance; and when."""
+    found: list[tuple[str, str]] = []
+    if files := report.source.files:
+        # the folder says more about the reader's machine than about the trace
+        names = ", ".join(PurePath(file).name for file in files[:4])
+        found.append(("Files", f"{len(files)}: {names}{', …' if len(files) > 4 else ''}"))
+    if instance := report.instance:
+        found.append(("Instance", instance.id))
+        found += [
+            (term, text)
+            for term, text in (
+                ("Model", instance.model),
+                ("Engine", instance.engine),
+                ("Parallelism", _parallelism(instance.parallelism or {})),
+            )
+            if text
+        ]
+    if steps := report.steps:
+        number = f"step {steps[0].step}" if len(steps) == 1 else f"{len(steps)} steps"
+        begun = steps[0].start_unix_nano
+        if begun >= _CALENDAR_NS:  # some sources count from the machine's start
+            moment = datetime.fromtimestamp(begun / 1e9, UTC)
+            number += f", begun {moment:%Y-%m-%d %H:%M:%S} UTC"
+        found.append(("Recorded", number))
+    return found
+
+
+def _parallelism(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name.upper()} {size}" for name, size in sizes.items() if size > 1)
+
+
 def _counterparts(report: Report) -> list[tuple[str, str]]:
     coverage = report.coverage
     if len(report.source.ranks) < 2:
@@ -103,9 +161,10 @@ def _counterparts(report: Report) -> list[tuple[str, str]]:
 class _Stages:
     """Prepares every step once, however many incidents it has."""
 
-    def __init__(self, table: SpanTable, baseline: SpanTable | None) -> None:
+    def __init__(self, table: SpanTable, baseline: SpanTable | None, words: Words) -> None:
         self._table = table
-        self.baseline = baseline
+        self._baseline = baseline
+        self._words = words
         self._known: dict[int | None, Stage | None] = {}
 
     def of(self, incident: Incident) -> Stage | None:
@@ -113,6 +172,14 @@ class _Stages:
         if step not in self._known:
             self._known[step] = stage_of(self._table, step)
         return self._known[step]
+
+    def history(self, incident: Incident) -> tuple[SpanTable | None, str]:
+        """Returns what the culprit is compared with over time, and what it is called."""
+        if self._baseline is not None:
+            return self._baseline, self._words.history
+        others = ~np.isin(self._table.step, np.array(incident.steps, dtype=np.int32))
+        others &= self._table.on_gpu & (self._table.step >= 0)
+        return (self._table.take(others) if others.any() else None), "in its other steps"
 
 
 def _headline(report: Report) -> tuple[str, str, str]:
@@ -134,8 +201,8 @@ def _incident(report: Report, incident: Incident, stages: _Stages | None) -> dic
         "who": ranks_text(incident.culprit.ranks) if incident.culprit.ranks else incident.scope,
         "headline": f"{sentence[0].upper()}{sentence[1:]}.",
         "meaning": KIND_MEANING[incident.kind],
-        "cost": duration_text(incident.impact_ns),
-        "share": percent_text(incident.impact_ns, step_ns),
+        "cost": duration_text(incident.impact_ns) if incident.impact_ns else "none",
+        "share": percent_text(incident.impact_ns, step_ns) if incident.impact_ns else "",
         "share_width": round(min(100.0, share), 2),
         "step_time": duration_text(step_ns),
         "kind_text": incident.kind.replace("_", " "),
@@ -177,7 +244,6 @@ def _incident(report: Report, incident: Incident, stages: _Stages | None) -> dic
         "timeline": None,
         "matrix": None,
         "kernels": spans_as_kernels(incident.spans),
-        "no_timeline": "the spans themselves were not given to this report.",
     }
     if stages is None:
         return view
@@ -186,11 +252,12 @@ def _incident(report: Report, incident: Incident, stages: _Stages | None) -> dic
         view["no_timeline"] = "the spans given have no GPU work in the incident's steps."
     else:
         shown = timeline(stage, incident)
-        compared = compare_kernels(stage.table, incident, stages.baseline)
+        before, words = stages.history(incident)
+        compared = compare_kernels(stage.table, incident, before)
         view["timeline"] = timeline_view(shown, incident)
         view["matrix"] = matrix_view(shown)
         if compared is not None:
-            view["kernels"] = kernels_view(compared, incident)
+            view["kernels"] = kernels_view(compared, incident, words)
     return view
 
 

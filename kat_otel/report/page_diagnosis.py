@@ -37,7 +37,8 @@ def diagnosis_view(
         "ranks": _ranks(diagnosis.get("culprit_ranks")),
         "confidence": _confidence(diagnosis.get("confidence")),
         "mode": mode_text(diagnosis).removeprefix("by "),
-        "abstained": _text(abstained) or ("No diagnosis was given." if abstained else ""),
+        "abstained": bool(abstained),
+        "why_abstained": _why_abstained(abstained, diagnosis.get("summary")),
         "chain": _chain(diagnosis.get("causal_chain"), evidence),
         "context": _context(diagnosis.get("context")),
         "actions": [text for text in map(_text, _list(diagnosis.get("actions"))) if text][
@@ -46,6 +47,13 @@ def diagnosis_view(
     }
     said = ("summary", "cause", "chain", "actions", "abstained")
     return view if any(view[key] for key in said) else None
+
+
+def _why_abstained(abstained: object, summary: object) -> str:
+    """Returns the reason if it was said apart from the summary, or that there is none."""
+    if not abstained or _text(summary):
+        return _text(abstained)
+    return _text(abstained) or "No diagnosis was given."
 
 
 def _chain(claims: object, evidence: Collection[str]) -> list[dict[str, Any]]:

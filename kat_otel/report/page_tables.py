@@ -122,8 +122,14 @@ def _number(value: float) -> str:
     return f"{value:+.1f}" if abs(value) < 9.95 else f"{value:+,.0f}"
 
 
-def kernels_view(compared: Comparison, incident: Incident) -> dict[str, Any]:
-    """Returns the comparison of kernels, the sum over all first."""
+def kernels_view(compared: Comparison, incident: Incident, history: str) -> dict[str, Any]:
+    """Returns the comparison of kernels, the sum over all first.
+
+    Args:
+        compared: the culprit's kernels, the others', and its own before.
+        incident: whose culprit it is.
+        history: when that was, as in "in the healthy recording".
+    """
     rows = (compared.total, *compared.rows)
     biggest = max((_longest(row) for row in compared.rows), default=1.0) or 1.0
     total = compared.total
@@ -148,7 +154,7 @@ def kernels_view(compared: Comparison, incident: Incident) -> dict[str, Any]:
         "lead": lead,
         "mine": who,
         "theirs": "median of the others",
-        "before": "" if total.before_ns is None else f"{who} in the healthy recording",
+        "before": "" if total.before_ns is None else f"{who} {history}",
         "rows": [
             _bar(row, biggest, total=row is compared.total, matters=incident.impact_ns / 20)
             for row in rows

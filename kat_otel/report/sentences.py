@@ -98,7 +98,8 @@ def culprit_sentence(incident: Incident, ranks: Sequence[int] = ()) -> str:
         plural = False
     cost = duration_text(incident.impact_ns)
     if not culprit.sure:
-        return f"{who} {'differ' if plural else 'differs'} by {cost} per step, side unknown"
+        much = f" by {cost} per step" if incident.impact_ns else ""  # none: the step is no longer
+        return f"{who} {'differ' if plural else 'differs'}{much}, side unknown"
     if incident.kind == "regression":
         verb = "are" if plural else "is"
         return f"{who} {verb} {cost} per step slower than before"

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from kat_otel.cli import main
-from kat_otel.report import render_html, render_text
+from kat_otel.report.html import render_html
+from kat_otel.report.text import render_text
 from kat_otel.verdict import from_json, to_json
 from tests.analyzer.incidents import late_launch, report, steal
 from tests.analyzer.openai_server import Said, keeps_schemas, serving

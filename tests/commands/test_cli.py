@@ -24,6 +24,17 @@ def test_help_is_quick_because_commands_are_imported_when_called() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+@pytest.mark.parametrize("name", ["top", "silence", "feedback", "capture"])
+def test_what_asks_a_running_processor_starts_without_the_detector(name: str) -> None:
+    """Numba and NumPy alone take longer to import than such a command may take to answer."""
+    heavy = ["numpy", "numba", "pydantic", "jinja2", "yaml", "grpc", "kat_otel.ttad"]
+    code = (
+        f"import sys, kat_otel.commands.{name}; "
+        f"assert not (found := set({heavy}) & set(sys.modules)), found"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_a_command_whose_module_is_absent_is_not_listed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,8 @@ import sys
 import pytest
 
 from kat_otel.processor.config_file import parse_config
+from tests.integration.servers import free_endpoints, get
+from tests.integration.traffic import Instance, Sender
 
 KAT = [sys.executable, "-m", "kat_otel"]
 
@@ -49,6 +51,25 @@ def test_a_signal_ends_it_with_its_books_and_exit_code_0(started, settings, numb
     _, said = process.communicate(timeout=30)
     assert process.returncode == 0, said
     assert "stopped; spans: no spans, pending 0" in said
+
+
+def test_the_debug_port_has_reports_on_incidents(started, settings):
+    at = free_endpoints("grpc", "debug")
+    file = settings(
+        f"receiver: {{endpoint: '{at['grpc']}'}}\nexporter: {{endpoint: null}}\n"
+        f"debug: {{endpoint: '{at['debug']}'}}\n"
+    )
+    process = started("process", "--config", file)
+    assert any("receiving OTLP" in line for line in iter(process.stderr.readline, ""))
+    late = Instance("cli", ranks=2, culprit=1)
+    with Sender(at["grpc"]) as sender:
+        sender.send(late.steps(range(4)))
+        sender.send(late.steps(range(4, 8), faulty=True))
+    told = (line for line in iter(process.stderr.readline, "") if "late launch" in line)
+    assert "rank 1" in next(told)
+    while not (live := get(f"http://{at['debug']}/debug/live.json")["incidents"]):
+        pass  # what is logged is shown a moment later
+    assert "Rank 1 makes rank 0 wait" in get(f"http://{at['debug']}/incidents/{live[0]['id']}")
 
 
 def test_wrong_settings_are_exit_code_2_with_the_line(started, settings):

@@ -29,6 +29,11 @@ FLAGS = (
     "--remote-debugging-pipe",
 )
 PATIENCE = 60.0
+_CODES: dict[str, dict[str, Any]] = {
+    "Tab": {"windowsVirtualKeyCode": 9},
+    "Enter": {"windowsVirtualKeyCode": 13, "text": "\r"},
+}
+"""What Chromium wants beside the name of a key that does something by itself."""
 
 
 def executable() -> str | None:
@@ -69,14 +74,14 @@ class Browser:
 
     def open(
         self,
-        path: Path,
+        page: Path | str,
         *,
         width: int = 1240,
         height: int = 1000,
         dark: bool = False,
         scale: float = 1,
     ) -> None:
-        """Loads a file and waits until the page says that it is ready."""
+        """Loads a file or an address and waits until the page says that it is ready."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -90,7 +95,7 @@ class Browser:
             features=[{"name": "prefers-color-scheme", "value": scheme}],
         )
         self._loaded = False
-        self.call("Page.navigate", url=path.as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while not self._loaded:
             self._receive()
         # ResizeObserver and animation frames come after the load event
@@ -106,9 +111,25 @@ class Browser:
 
     def press(self, key: str) -> None:
         """Presses a key."""
-        text = {"text": key} if len(key) == 1 else {}
+        text: dict[str, Any] = {"text": key} if len(key) == 1 else _CODES.get(key, {})
         self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+
+    def tab_to(self, selector: str) -> None:
+        """Goes with the tab key to the first element that a selector means."""
+        for _ in range(100):
+            self.press("Tab")
+            if self.js(f"document.activeElement === document.querySelector({selector!r})"):
+                return
+        raise AssertionError(f"the tab key does not reach {selector}")
+
+    def follow(self) -> None:
+        """Follows the link that has the focus with the enter key; waits for its page."""
+        self._loaded = False
+        self.press("Enter")
+        while not self._loaded:
+            self._receive()
+        self.js("new Promise(d => requestAnimationFrame(() => requestAnimationFrame(d)))")
 
     def move_to(self, x: float, y: float) -> None:
         """Moves the mouse."""

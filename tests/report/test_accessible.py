@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kat_otel.report import render_html
+from kat_otel.report.html import render_html
 from kat_otel.spans import SpanTable
 from kat_otel.verdict import Report
 from tests.report import samples

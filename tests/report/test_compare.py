@@ -4,7 +4,8 @@ import pytest
 
 from kat_otel.kernels import family
 from kat_otel.report.compare import compare_kernels
-from kat_otel.spans import SpanTable
+from kat_otel.report.html import render_html
+from kat_otel.spans import SpanTable, concat
 from tests.report import samples
 
 
@@ -47,8 +48,13 @@ def test_the_healthy_recording_tells_what_the_culprit_took_before(spans: SpanTab
 
 
 def test_the_page_shows_the_history_as_a_third_bar(spans: SpanTable) -> None:
-    from kat_otel.report import render_html
-
     report = samples.report(spans, samples.slow_kernel(spans))
     assert "rank 3 in the healthy recording" in render_html(report, spans, spans)
     assert "in the healthy recording" not in render_html(report, spans)
+
+
+def test_without_a_healthy_recording_the_other_steps_are_the_history(spans: SpanTable) -> None:
+    before = spans.with_columns(step=spans.step - 1, start_ns=spans.start_ns - 100_000_000)
+    both = concat([before, spans])
+    report = samples.report(spans, samples.slow_kernel(spans))
+    assert "rank 3 in its other steps" in render_html(report, both)

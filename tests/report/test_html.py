@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from kat_otel.report import render_html
+from kat_otel.report.html import render_html
 from kat_otel.spans import SpanTable
-from kat_otel.verdict import Culprit, Report, from_json
+from kat_otel.verdict import Culprit, Instance, Report, from_json
 from tests.report import samples
 
 
@@ -150,8 +150,33 @@ def test_a_diagnosis_that_abstains_says_so(spans: SpanTable) -> None:
     incident = samples.late_launch(spans)
     incident.diagnosis = {"abstained": True}
     text = Outline(render_html(samples.report(spans, incident), spans)).text
-    assert "Abstained." in text
+    assert "Abstained. No diagnosis was given." in " ".join(text.split())
     assert "See what held the rank's process back" in text
+
+
+def test_a_diagnosis_that_abstains_with_a_reason_says_it_once(spans: SpanTable) -> None:
+    incident = samples.late_launch(spans)
+    incident.diagnosis = {"abstained": True, "summary": "no cause can be named"}
+    text = Outline(render_html(samples.report(spans, incident), spans)).text
+    assert text.count("no cause can be named") == 1
+    assert "No diagnosis was given" not in text
+
+
+def test_an_incident_that_costs_nothing_has_no_figure_of_its_cost(spans: SpanTable) -> None:
+    incident = samples.slow_kernel(spans)
+    incident.impact_ns, incident.culprit.sure = 0, False
+    text = " ".join(Outline(render_html(samples.report(spans, incident), spans)).text.split())
+    assert "Rank 3 differs, side unknown." in text
+    assert "Cost per step none Kind" in text
+
+
+def test_a_running_instance_is_named_where_files_would_be(spans: SpanTable) -> None:
+    report = samples.report(spans, samples.late_launch(spans))
+    report.source.files = []
+    report.instance = Instance(id="llama", model="llama-70b", parallelism={"tp": 8, "pp": 1})
+    text = " ".join(Outline(render_html(report, spans)).text.split())
+    assert "Instance llama Model llama-70b Parallelism TP 8 Recorded step 12, begun 2023-" in text
+    assert "Files" not in text
 
 
 @pytest.mark.parametrize(

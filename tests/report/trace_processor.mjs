@@ -41,7 +41,8 @@ class Engine extends EngineBase {
 const channel = new MessageChannel();
 globalThis.katBridge.initialize(channel.port1);
 const engine = new Engine(channel.port2);
-await new Promise((done) => setTimeout(done, 800)); // the bridge does not say when it is compiled
+// The bridge has a buffer as soon as it is compiled: until then it would lose a message.
+while (!globalThis.katBridge.reqBufferAddr) await new Promise((done) => setTimeout(done, 5));
 await engine.parse(new Uint8Array(readFileSync(trace)));
 await engine.notifyEof();
 const answers = [];

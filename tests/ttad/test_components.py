@@ -12,7 +12,7 @@ from kat_otel.config import HardwareConfig
 from kat_otel.hardware import SIGNALS, HardwareStore, Reading
 from kat_otel.lmdia.decode import workers
 from kat_otel.lmdia.hardware import COMPONENT_OF, Cause, Machines
-from kat_otel.report.advice import NEXT_STEP, next_step
+from kat_otel.report.advice import next_step, usual_step
 from kat_otel.report.html import render_html
 from kat_otel.report.text import render_text
 from kat_otel.spans import Resource
@@ -294,7 +294,7 @@ def test_reports_show_the_signs_and_the_advice_fits():
     report = samples.report(samples.table(), told)
     text = " ".join(render_text(report).split())
     assert "throttling at the power cap 100 % of the time" in text
-    assert NEXT_STEP["gpu_power"] == next_step(told)
+    assert usual_step("gpu_power") == next_step(told)
     assert "throttling at the power cap" in render_html(report)
 
 

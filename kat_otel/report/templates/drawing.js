@@ -7,13 +7,25 @@ const BAND = { HOST: 0, WORK: 1, COLLECTIVE: 2 };
 const ROLE = { OTHER: 0, VICTIM: 1, CULPRIT: 2 };
 const redraws = [];
 
-function time(ns) {
-  const units = [["ns", 1], ["µs", 1e3], ["ms", 1e6], ["s", 1e9]];
+const UNITS = [["ns", 1], ["µs", 1e3], ["ms", 1e6], ["s", 1e9]];
+
+function unit(ns) {
   let at = 0;
-  while (at < 3 && Math.abs(ns) >= units[at + 1][1] * 0.9995) at++;
-  const value = ns / units[at][1];
+  while (at < 3 && Math.abs(ns) >= UNITS[at + 1][1] * 0.9995) at++;
+  return UNITS[at];
+}
+
+function time(ns) {
+  const [name, size] = unit(ns);
+  const value = ns / size;
   const digits = Math.abs(value) >= 99.95 || Number.isInteger(value) ? 0 : Math.abs(value) >= 0.95 ? 1 : 2;
-  return value.toFixed(digits) + " " + units[at][0];
+  return value.toFixed(digits) + " " + name;
+}
+
+function tick(ns, step) { // as many digits as tell it from the next one
+  const [name, size] = unit(ns);
+  const digits = Math.max(0, -Math.floor(Math.log10(step / size) + 1e-9));
+  return (ns / size).toFixed(Math.min(digits, 6)) + " " + name;
 }
 
 const middleOf = (y, h) => y + h / 2 + 0.5;
@@ -159,7 +171,7 @@ class Drawing {
       ctx.lineTo(x, g.height - 8);
       ctx.stroke();
       ctx.fillStyle = c.soft;
-      if (x > g.left + 14 && x < g.width - 22) ctx.fillText(time(t), x, 12);
+      if (x > g.left + 14 && x < g.width - 22) ctx.fillText(tick(t, step), x, 12);
     }
   }
 
@@ -168,6 +180,8 @@ class Drawing {
     const culprit = this.data.lanes.map((lane) => lane.role === ROLE.CULPRIT);
     const paint = [c.compute, c.copy, c.transfer, hatch(ctx, c.wait, c["wait-wash"]), c.host, c.host, c.host];
     const texts = [];
+    const place = (lane, band, from) => `${lane}/${band}/${from}`;
+    const said = new Set(this.data.ghosts.filter((o) => !o.late).map((o) => place(o.lane, o.band, o.from)));
     for (const i of this.order) {
       const x0 = this.x(g, s.start[i]), x1 = this.x(g, s.start[i] + s.duration[i]);
       if (x1 < g.left || x0 > g.width) continue;
@@ -184,7 +198,7 @@ class Drawing {
       if (look === 3 && s.fill[i] === 100) { ctx.strokeStyle = c.wait; ctx.lineWidth = 1; ctx.globalAlpha = 0.6; ctx.strokeRect(x0 + 0.5, y + 0.5, Math.max(0, width - 1), h - 1); ctx.globalAlpha = 1; }
       if (i === this.picked) { ctx.strokeStyle = c.ink; ctx.lineWidth = 2; ctx.strokeRect(x0 - 1, y - 1, width + 2, h + 2); }
       const left = Math.max(x0, g.left), room = Math.min(x1, g.width) - left;
-      if (h >= 13 && room > 44 && look <= 3 && s.merged[i] === 1) texts.push([i, left, room, y, h]);
+      if (h >= 13 && room > 44 && look <= 3 && s.merged[i] === 1 && !said.has(place(s.lane[i], s.band[i], s.start[i]))) texts.push([i, left, room, y, h]);
     }
     ctx.textBaseline = "middle";
     for (const [i, x, room, y, h] of texts) {
