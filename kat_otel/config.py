@@ -395,7 +395,7 @@ class ExporterConfig(_Section):
 class AnalyzerConfig(_Section):
     """Asking a language model to explain incidents, which leave before it answers."""
 
-    endpoint: str | None = Field(default=None, pattern=r"^https?://[^\s/@]+(/\S*)?$")
+    endpoint: str | None = Field(default=None, pattern=r"^https?://\S+$")
     """OpenAI-compatible endpoint with its /v1; null asks nobody, and the rules explain."""
     model: str = ""
     """Name of the model at the endpoint."""
@@ -454,6 +454,8 @@ class AnalyzerConfig(_Section):
         if self.money_per_hour and not (self.price_sent or self.price_received):
             raise ValueError("money_per_hour needs price_sent and price_received")
         where = urlsplit(self.endpoint)
+        if where.username or where.password or not where.hostname:
+            raise ValueError("the endpoint has no host, or a password, which is for key to hold")
         plain = where.scheme == "http" and not on_loopback(f"{where.hostname}:{where.port or 80}")
         if plain and not self.insecure:
             raise ValueError(

@@ -102,13 +102,15 @@ class Enrichment:
         self._answers: OrderedDict[str, Answer] = OrderedDict()
         self._paid = client.tokens
         self._rarely = Rarely()
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._wake, self._end = asyncio.Event(), asyncio.Event()
+        self._running = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kat-analyzer", daemon=True)
 
     def start(self) -> None:
         """Starts the asking thread."""
         self._thread.start()
+        self._running.wait()
 
     def offer(
         self, instance: str, incident: Incident, report: Report, span: tuple[bytes, bytes]
@@ -138,19 +140,22 @@ class Enrichment:
 
     def _soon(self, call: Callable[[], object]) -> None:
         with suppress(RuntimeError):  # the loop has just ended
-            self._loop.call_soon_threadsafe(call)
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(call)
 
     def _run(self) -> None:
         try:
-            self._loop.run_until_complete(self._serve())
+            asyncio.run(self._serve())
         except Exception:
             # Incidents go on without: that is what the embedded diagnosis is for.
             logger.exception("asking the model has ended; incidents keep the embedded diagnosis")
             self._telemetry.books.mark("asking failed")
         finally:
-            self._loop.close()
+            self._running.set()
 
     async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._running.set()
         workers = [asyncio.create_task(self._work()) for _ in range(self._config.concurrency)]
         ending = asyncio.create_task(self._end.wait())
         try:

@@ -44,26 +44,31 @@ class ModelCalls:
     """
 
     def __init__(self, send: Send, *, metrics_interval: float, traces: bool) -> None:
-        resource = Resource({semconv.SERVICE_NAME: _SERVICE})
-        readers = (
-            [PeriodicExportingMetricReader(_Metrics(send), metrics_interval * 1e3)]
-            if metrics_interval
-            else []
-        )
-        self._meters = MeterProvider(readers, resource, shutdown_on_exit=False)
-        self._tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
-        if traces:
-            self._tracers.add_span_processor(SimpleSpanProcessor(_Spans(send)))
+        self._send = send
+        self._interval_ms = metrics_interval * 1e3
+        self._traces = traces
+        self._providers: tuple[TracerProvider, MeterProvider] | None = None
 
     def start(self) -> None:
         """Has calls make spans and metrics from now on."""
-        instrument(self._tracers, self._meters)
+        resource = Resource({semconv.SERVICE_NAME: _SERVICE})
+        tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
+        if self._traces:
+            tracers.add_span_processor(SimpleSpanProcessor(_Spans(self._send)))
+        every, sender = self._interval_ms, _Metrics(self._send)
+        readers = [PeriodicExportingMetricReader(sender, every)] if every else []
+        meters = MeterProvider(readers, resource, shutdown_on_exit=False)
+        instrument(tracers, meters)
+        self._providers = tracers, meters
 
     def stop(self) -> None:
         """Sends the last metrics; calls make nothing any more."""
+        if self._providers is None:
+            return
+        tracers, meters = self._providers
         uninstrument()
-        self._tracers.shutdown()
-        self._meters.shutdown(_END_MS)
+        tracers.shutdown()
+        meters.shutdown(_END_MS)
 
 
 class _Spans(SpanExporter):

@@ -27,7 +27,7 @@ from kat_otel.processor.enrichment import Enrichment
 from kat_otel.processor.exporter import Payload
 from kat_otel.telemetry import Telemetry
 from kat_otel.verdict import Incident
-from tests.analyzer.incidents import fact, late_launch, report, steal
+from tests.analyzer.incidents import late_launch, report, steal
 from tests.analyzer.openai_server import Answering, Said, Server, keeps_schemas, serving
 from tests.analyzer.test_check import good
 
@@ -148,9 +148,7 @@ def test_once_per_incident_and_again_only_when_its_evidence_changes():
         made.until(lambda: made.counted("model"))
         other_numbers = msgspec.structs.replace(incident(), impact_ns=2_100_000, occurrences=99)
         made.offer(other_numbers)
-        more = incident()
-        more.evidence.append(fact("E9", "clock_throttle", "a new fact", 5.0))
-        made.offer(more)
+        made.offer(late_launch(more=(steal(), steal(number=2))))
         made.until(lambda: made.counted("model") == 2)
     assert len(made.server.about) == 2
     assert [attributes(e.attributes)[semconv.REVISION] for e in made.events()] == [1, 2]
