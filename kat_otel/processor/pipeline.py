@@ -32,6 +32,7 @@ from kat_otel.processor.ledger import Ledger
 from kat_otel.processor.log_events import encode_events
 from kat_otel.processor.mark import culprit_span
 from kat_otel.processor.measure import Measurements, arrival_lateness
+from kat_otel.processor.questions import Explain
 from kat_otel.processor.recent import Recent, duration_of
 from kat_otel.processor.sentence import summary_of
 from kat_otel.processor.silences import Silences
@@ -49,16 +50,6 @@ class Sink(Protocol):
 
     def offer(self, payload: Payload, /) -> bool:
         """Takes a request; False if it was dropped (and counted by the sink)."""
-        ...
-
-
-class Explain(Protocol):
-    """Has incidents explained later; ``asking.Asking.offer`` is one."""
-
-    def __call__(
-        self, instance: str, incident: Incident, report: Report, span: tuple[bytes, bytes], /
-    ) -> None:
-        """Takes an incident, its step's report, and the ids of its culprit's span."""
         ...
 
 

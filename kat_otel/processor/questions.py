@@ -6,10 +6,21 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from kat_otel.verdict import Incident, Report
 
-__all__ = ["Question", "Questions"]
+__all__ = ["Explain", "Question", "Questions"]
+
+
+class Explain(Protocol):
+    """Has incidents explained later; ``asking.Asking.offer`` is one."""
+
+    def __call__(
+        self, instance: str, incident: Incident, report: Report, span: tuple[bytes, bytes], /
+    ) -> None:
+        """Takes an incident, its step's report, and the ids of its culprit's span."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
