@@ -23,6 +23,7 @@ from kat_otel import semconv
 from kat_otel.analyzer.endpoint import Client, Endpoint, Form
 from kat_otel.analyzer.explain import Policy
 from kat_otel.config import AnalyzerConfig
+from kat_otel.processor import enrichment
 from kat_otel.processor.enrichment import Enrichment
 from kat_otel.processor.exporter import Payload
 from kat_otel.telemetry import Telemetry
@@ -78,7 +79,13 @@ class Desk:
 
 
 @contextmanager
-def desk(answer: Answering, *, form: Form | None = None, **settings: Any) -> Iterator[Desk]:
+def desk(
+    answer: Answering,
+    *,
+    form: Form | None = None,
+    full: threading.Event | None = None,
+    **settings: Any,
+) -> Iterator[Desk]:
     with serving(answer) as server:
         config = AnalyzerConfig(
             **{"endpoint": server.url, "model": "m", "retries": 0, "timeout": 5.0} | settings
@@ -89,10 +96,12 @@ def desk(answer: Answering, *, form: Form | None = None, **settings: Any) -> Ite
         telemetry = Telemetry()
 
         def send(payload: Payload) -> bool:
+            if full is not None and full.is_set():
+                return False
             made.sent.append(payload)
             return True
 
-        enrichment = Enrichment(
+        asking = Enrichment(
             config,
             Client(endpoint, form),
             Policy(deadline_s=config.deadline),
@@ -100,13 +109,13 @@ def desk(answer: Answering, *, form: Form | None = None, **settings: Any) -> Ite
             telemetry,
             on_diagnosis=lambda incident, said: made.shown.append((incident.id, said)),
         )
-        made = Desk(enrichment, telemetry, server)
-        enrichment.start()
+        made = Desk(asking, telemetry, server)
+        asking.start()
         try:
             yield made
         finally:
             server.going.set()
-            enrichment.stop(10)
+            asking.stop(10)
 
 
 def always(text: str) -> Answering:
@@ -312,3 +321,19 @@ def test_a_defect_of_one_incident_does_not_end_the_asking(monkeypatch: pytest.Mo
         made.offer(incident())
         made.until(lambda: made.counted("model"))
     assert made.telemetry.books.marked("asking failed") == 1
+
+
+def test_a_diagnosis_without_room_in_the_exporter_is_told_when_there_is_news_and_not_paid_twice(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(enrichment, "_ROOM_S", 0.1)
+    full = threading.Event()
+    full.set()
+    with desk(always(GOOD), full=full) as made:
+        made.offer(incident())
+        made.until(lambda: made.counted("unsent"))
+        full.clear()
+        made.offer(incident())
+        made.until(lambda: made.counted("reused"))
+    assert len(made.server.about) == 1
+    assert [one.signal for one in made.sent] == ["traces", "logs"]
