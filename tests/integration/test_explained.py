@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 import urllib.parse
 
@@ -118,6 +119,7 @@ def test_the_diagnosis_follows_in_jaeger_linked_to_the_culprits_span(servers):
     assert kat.books().unexplained == 0
 
 
+@pytest.mark.slow
 def test_whatever_the_endpoint_does_incidents_leave_on_time_and_stopping_is_bounded(servers, sink):
     answer = {"said": Said(status=500)}
     took: dict[str, float] = {}
@@ -126,7 +128,7 @@ def test_whatever_the_endpoint_does_incidents_leave_on_time_and_stopping_is_boun
             "kat",
             sink.endpoint,
             analyzer={
-                "endpoint": model.url, "model": "m", "deadline": "3s", "breaker_failures": 1_000
+                "endpoint": model.url, "model": "m", "deadline": "6s", "breaker_failures": 1_000
             },
         )  # fmt: skip
         with Sender(kat.endpoint) as sender:
@@ -156,7 +158,8 @@ def test_whatever_the_endpoint_does_incidents_leave_on_time_and_stopping_is_boun
         begin = time.monotonic()
         assert kat.stop() == 0
         assert time.monotonic() - begin < 15
-    assert max(took.values()) < 3, f"seconds to an incident's event: {took}"
+    sys.stdout.write(f"seconds to an incident's event: {took}\n")
+    assert max(took.values()) < 5, f"seconds to an incident's event: {took}"
     assert (books.lost, books.unexplained) == (0, 0), books
     assert len(sink.faults("last")) == 1
 
