@@ -10,6 +10,7 @@ __all__ = [
     "CaptureError",
     "ConfigError",
     "DecodeError",
+    "EndpointError",
     "KatError",
     "LogFailedError",
     "LogFullError",
@@ -79,6 +80,20 @@ class LogFailedError(KatError):
 
 class MissingDependencyError(KatError):
     """An optional dependency is needed; the message names the extra that installs it."""
+
+
+class EndpointError(KatError):
+    """The endpoint of a model gave no answer.
+
+    Attributes:
+        reason: why, one of ``kat_otel.analyzer.reasons.Failure``.
+        status: of HTTP; 0 if it answered nothing.
+    """
+
+    def __init__(self, reason: str, message: str, *, status: int = 0) -> None:
+        self.reason = reason
+        self.status = status
+        super().__init__(message)
 
 
 class UnreachableError(KatError):

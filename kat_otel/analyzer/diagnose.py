@@ -8,32 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
 from kat_otel.analyzer.diagnosis import Claim, Diagnosis, Hypothesis
-from kat_otel.analyzer.evidence import matching, silent
-from kat_otel.analyzer.knowledge import UNEXPLAINED, Cause, Knowledge, embedded
-from kat_otel.verdict import Component, Culprit, Evidence, Incident, Report
+from kat_otel.analyzer.knowledge import UNEXPLAINED, Knowledge, embedded
+from kat_otel.analyzer.weigh import Weighed, components, confidence, likeliest, undecided
+from kat_otel.verdict import Culprit, Incident, Report
 from kat_otel.wording import ranks_text
 
-__all__ = ["action_text", "diagnose", "with_diagnoses"]
+__all__ = ["action_text", "diagnose", "hypothesis", "who", "with_diagnoses"]
 
 _EFFECTS: Final = ("arrival_excess", "begin", "wait")
 """Signals that say what came of it, in the order in which it happens."""
 _HYPOTHESES: Final = 4
-_DOUBT: Final = 0.5
-"""What facts against a cause leave of the confidence in it: chosen, not measured."""
 _SAFE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 """Names that may stand in a command that somebody pastes; others are left for them to fill in."""
-
-
-class _Weighed(NamedTuple):
-    cause: Cause
-    needed: list[Evidence]
-    support: list[Evidence]
-    against: list[Evidence]
 
 
 def with_diagnoses(report: Report) -> Report:
@@ -51,28 +42,21 @@ def diagnose(incident: Incident, knowledge: Knowledge | None = None) -> Diagnosi
         knowledge: what is known of causes; the package's own if None.
     """
     known = knowledge or embedded()
-    named: tuple[Component, ...] = (
-        incident.component,
-        *(candidate.component for candidate in incident.component_candidates),
-    )
-    weighed = [_likeliest(incident, c, known) for c in dict.fromkeys(named)][:_HYPOTHESES]
+    weighed = [likeliest(incident, c, known) for c in components(incident)[:_HYPOTHESES]]
     found = weighed[0]
     doubt = _doubt(incident, found)
     cause = known.usual("unknown") if doubt else found.cause
-    confidence = min(incident.component_confidence, cause.confidence)
-    if found.against:
-        confidence *= _DOUBT
     return Diagnosis(
-        summary=f"{_who(incident)}: {cause.title}" + (f" ({doubt})" if doubt else ""),
+        summary=f"{who(incident)}: {cause.title}" + (f" ({doubt})" if doubt else ""),
         root_cause=cause.id,
         component="unknown" if doubt else incident.component,
         culprit_ranks=list(incident.culprit.ranks) if incident.culprit.sure else [],
         causal_chain=_chain(incident, None if doubt else found),
         actions=[action_text(action, incident.culprit) for action in cause.actions],
         references=list(cause.references),
-        confidence=0.0 if doubt else confidence,
+        confidence=0.0 if doubt else confidence(incident, found),
         abstained=bool(doubt),
-        hypotheses=[_hypothesis(incident, one) for one in weighed if one.cause.id != UNEXPLAINED],
+        hypotheses=[hypothesis(incident, one) for one in weighed if one.cause.id != UNEXPLAINED],
         mode="rules",
         knowledge=known.version,
     )
@@ -92,7 +76,8 @@ def action_text(action: str, culprit: Culprit | None) -> str:
     return action
 
 
-def _who(incident: Incident) -> str:
+def who(incident: Incident) -> str:
+    """Returns whom a diagnosis is about: the culprits, or what the incident is of."""
     return ranks_text(incident.culprit.ranks) if incident.culprit.ranks else incident.scope
 
 
@@ -100,41 +85,16 @@ def _name(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 and _SAFE.fullmatch(names[0]) else ""
 
 
-def _doubt(incident: Incident, found: _Weighed) -> str:
+def _doubt(incident: Incident, found: Weighed) -> str:
     """Says why no cause is named; empty if one is."""
-    if not incident.culprit.sure:
-        return "side unknown"
-    if not incident.evidence:
-        return "no evidence"
-    if incident.component == "unknown":
-        return "no component stands out"
+    if said := undecided(incident):
+        return said
     if not found.needed and not found.support:
         return "nothing that was measured speaks for a cause"
     return ""
 
 
-def _likeliest(incident: Incident, component: Component, known: Knowledge) -> _Weighed:
-    """Returns the cause of a component that most facts speak for; the first of the file if even."""
-    facts = incident.evidence
-    best: _Weighed | None = None
-    for cause in known.of(component, incident.kind):
-        needed = matching(cause.needs, facts)
-        if cause.needs and not needed:
-            continue
-        support = matching(cause.supports, facts)
-        against = matching(cause.contradicts, facts)
-        against += silent([*cause.needs, *cause.supports], facts)
-        one = _Weighed(cause, needed, support, against)
-        if best is None or _weight(one) > _weight(best):
-            best = one
-    return best or _Weighed(known.usual(component), [], [], [])
-
-
-def _weight(one: _Weighed) -> tuple[int, bool, int]:
-    return len(one.needed), bool(one.cause.kinds), len(one.support) - len(one.against)
-
-
-def _chain(incident: Incident, found: _Weighed | None) -> list[Claim]:
+def _chain(incident: Incident, found: Weighed | None) -> list[Claim]:
     """Returns cause, delay and waiting, as far as there are facts to cite."""
     claims: list[Claim] = []
     if found is not None:
@@ -152,7 +112,8 @@ def _chain(incident: Incident, found: _Weighed | None) -> list[Claim]:
     return claims
 
 
-def _hypothesis(incident: Incident, one: _Weighed) -> Hypothesis:
+def hypothesis(incident: Incident, one: Weighed) -> Hypothesis:
+    """Returns a cause that was weighed, with what the detector gives its component."""
     component = one.cause.component
     given = {c.component: c.probability for c in incident.component_candidates}
     return Hypothesis(

@@ -1,4 +1,4 @@
-"""The form of a diagnosis, whoever made it: the embedded rules or, later, a model."""
+"""The form of a diagnosis, whoever made it: the embedded rules or a model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from kat_otel.verdict import Component
 
-__all__ = ["Claim", "Diagnosis", "Hypothesis"]
+__all__ = ["Claim", "Diagnosis", "Hypothesis", "Told"]
 
 
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -20,6 +20,13 @@ class Claim(_Record, frozen=True, kw_only=True):
 
     claim: str
     evidence_ids: list[str]
+
+
+class Told(_Record, frozen=True, kw_only=True):
+    """A fact that a model cites and that is not among the incident's evidence."""
+
+    id: str
+    text: str
 
 
 class Hypothesis(_Record, frozen=True, kw_only=True):
@@ -36,8 +43,8 @@ class Hypothesis(_Record, frozen=True, kw_only=True):
     evidence_against: list[str]
 
 
-class Diagnosis(_Record, frozen=True, kw_only=True):
-    """What an incident's ``diagnosis`` holds.
+class Diagnosis(_Record, frozen=True, kw_only=True, omit_defaults=True):
+    """What an incident's ``diagnosis`` holds; fields that have their default are left out.
 
     Attributes:
         root_cause: id of a cause in the knowledge file, which is the closed list.
@@ -45,6 +52,13 @@ class Diagnosis(_Record, frozen=True, kw_only=True):
         abstained: nothing is named as the cause; ``root_cause`` is ``unexplained``.
         mode: who made it.
         knowledge: version of the knowledge file.
+        model: name of the model, as its endpoint knows it.
+        prompt: version of the prompt.
+        fingerprint: of what the model was told.
+        context: facts cited beside the incident's evidence.
+        rejected: why a model that was asked is not the one who speaks here: the reasons of all its
+            answers, from a closed list (``reasons.py``). With ``mode`` ``model`` those of the
+    first.
     """
 
     summary: str
@@ -59,3 +73,8 @@ class Diagnosis(_Record, frozen=True, kw_only=True):
     hypotheses: list[Hypothesis]
     mode: Literal["rules", "model"]
     knowledge: str
+    model: str = ""
+    prompt: str = ""
+    fingerprint: str = ""
+    context: list[Told] = []
+    rejected: list[str] = []

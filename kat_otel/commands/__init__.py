@@ -26,6 +26,7 @@ class Entry(NamedTuple):
 
 COMMANDS: Mapping[str, Entry] = {
     "analyze": Entry("kat_otel.commands.analyze", "Name the culprit in trace files."),
+    "explain": Entry("kat_otel.commands.explain", "Say why incidents happen, and what to do."),
     "process": Entry("kat_otel.commands.process", "Judge live OTLP spans, between two pipelines."),
     "replay": Entry("kat_otel.commands.replay", "Send trace files as OTLP, by rank and step."),
     "demo": Entry("kat_otel.commands.demo", "See a fault found: eight simulated workers."),

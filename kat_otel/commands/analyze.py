@@ -7,15 +7,16 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import click
 
-from kat_otel.analyzer import with_diagnoses
-from kat_otel.errors import KatError
+from kat_otel.commands.explaining import asking, dry_run, explained, explaining_options
+from kat_otel.errors import ConfigError, KatError
 from kat_otel.kernels import classify
 from kat_otel.processor.config_file import load_config
 from kat_otel.readers import ReadResult, read
+from kat_otel.report.explanation import render_explanation
 from kat_otel.report.html import render_html
 from kat_otel.report.perfetto import write_perfetto
 from kat_otel.report.text import print_text, render_text
@@ -62,6 +63,12 @@ _PATH = click.Path(path_type=Path)
     help="Settings of the detector: the section `detector` of a kat process configuration.",
 )
 @click.option("--fail-on-incident", is_flag=True, help="Exit with 1 if there is an incident.")
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Explain in full, and by a model if an --endpoint is named; as kat explain does.",
+)
+@explaining_options
 def analyze(  # noqa: PLR0917 - click hands the options over by name
     paths: tuple[Path, ...],
     form: str | None,
@@ -69,6 +76,8 @@ def analyze(  # noqa: PLR0917 - click hands the options over by name
     baseline: tuple[Path, ...],
     config: Path | None,
     fail_on_incident: bool,
+    explain: bool,
+    **options: Any,
 ) -> int:
     """Names the culprit in trace files.
 
@@ -78,6 +87,9 @@ def analyze(  # noqa: PLR0917 - click hands the options over by name
     Exit code: 0 done, 1 an incident (with --fail-on-incident), 2 a file could not be read;
     what could be read is reported all the same.
     """
+    how = asking(**options)
+    if not explain and (options["dry_run"] or how.endpoint is not None):
+        raise ConfigError("--endpoint, --model and --dry-run say how to --explain: add that")
     settings = Settings() if config is None else Settings.of(load_config(config).detector)
     taken = read(paths)
     healthy = read(baseline) if baseline else None
@@ -101,10 +113,15 @@ def analyze(  # noqa: PLR0917 - click hands the options over by name
         notes=[*taken.notes, *_baseline_notes(healthy)],
         settings=settings,
     )
-    with_diagnoses(report)
+    if options["dry_run"]:
+        sys.stdout.write(dry_run(report, how, as_json=form == "json"))
+        return _UNREAD if unread else 0
+    explained(report, how)
     table, _ = classify(taken.table, settings.collectives)  # the page draws what was judged
     before = None if healthy is None else classify(healthy.table, settings.collectives)[0]
     _write(report, (table, before), form or _form_of(output), output)
+    if explain and (form or _form_of(output)) == "text" and output is None:
+        sys.stdout.write("\n" + render_explanation(report, how.incidents))
     if unread:
         return _UNREAD
     return _INCIDENT if fail_on_incident and report.incidents else 0

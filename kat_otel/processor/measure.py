@@ -23,7 +23,7 @@ from kat_otel.otlp.signals import Exemplar, Gauge, Histogram, Labels, Sum, encod
 from kat_otel.per_string import NEW
 from kat_otel.processor.step_parts import PARTS, Part
 from kat_otel.spans import Resource, SpanTable
-from kat_otel.telemetry import Books
+from kat_otel.telemetry import Telemetry
 from kat_otel.ttad.loops import plain
 from kat_otel.verdict import Component, Incident
 
@@ -289,8 +289,9 @@ class Measurements:
                 if resource.rank >= 0:
                     yield _info(instance, resource)
 
-    def encode(self, books: Books, now_ns: int) -> bytes:
+    def encode(self, telemetry: Telemetry, now_ns: int) -> bytes:
         """Returns the bytes of an ExportMetricsServiceRequest."""
+        books = telemetry.books
         if self._forgotten:
             books.mark("metric series forgotten", self._forgotten)
             self._forgotten = 0
@@ -349,6 +350,7 @@ class Measurements:
                     dict.fromkeys(islice(self._infos(), _MOST_SERIES), 1.0),
                 ),
                 Sum(semconv.METRIC_SPANS, "{span}", "Spans by what became of them.", outcomes),
+                *_explanations(telemetry),
             ],
             start_ns=self._start_ns,
             now_ns=now_ns,
@@ -387,6 +389,34 @@ def _labels(instance: str, incident: Incident, *, silenced: bool) -> Iterator[La
     )
     for rank in incident.culprit.ranks[:8] or [-1]:
         yield (*common, (semconv.RANK, rank), (semconv.SILENCED, silenced))
+
+
+def _explanations(telemetry: Telemetry) -> Iterator[Sum | Gauge]:
+    """Yields what asking a model came to; nothing where none is asked."""
+    found = telemetry.explanations
+    if found is None:
+        return
+    by: dict[Labels, int] = {(("kat.outcome", k),): n for k, n in sorted(found.outcomes().items())}
+    why: dict[Labels, int] = {((semconv.REASON, k),): n for k, n in sorted(found.reasons().items())}
+    waiting = telemetry.gauges.read().get("questions", 0.0)
+    yield Sum(
+        semconv.METRIC_EXPLANATIONS,
+        "{incident}",
+        "Incidents for which a model was to be asked, by what came of it.",
+        by,
+    )
+    yield Sum(
+        semconv.METRIC_REJECTIONS,
+        "{answer}",
+        "Why answers of a model were not taken, or did not come.",
+        why,
+    )
+    yield Gauge(
+        semconv.METRIC_QUESTIONS,
+        "{incident}",
+        "Incidents that wait to be asked about.",
+        {(): waiting},
+    )
 
 
 def _outcome(key: str) -> Labels:

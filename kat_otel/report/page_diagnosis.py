@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, cast
 
+from kat_otel.report.explanation import mode_text
 from kat_otel.wording import ranks_text
 
 __all__ = ["diagnosis_view"]
@@ -35,10 +36,11 @@ def diagnosis_view(
         "component": _text(diagnosis.get("component")),
         "ranks": _ranks(diagnosis.get("culprit_ranks")),
         "confidence": _confidence(diagnosis.get("confidence")),
-        "mode": _text(diagnosis.get("mode")).replace("_", " "),
+        "mode": mode_text(diagnosis).removeprefix("by "),
         "abstained": bool(abstained),
         "why_abstained": _why_abstained(abstained, diagnosis.get("summary")),
         "chain": _chain(diagnosis.get("causal_chain"), evidence),
+        "context": _context(diagnosis.get("context")),
         "actions": [text for text in map(_text, _list(diagnosis.get("actions"))) if text][
             :_MAX_ACTIONS
         ],
@@ -70,6 +72,16 @@ def _chain(claims: object, evidence: Collection[str]) -> list[dict[str, Any]]:
                 }
             )
     return chain
+
+
+def _context(facts: object) -> list[dict[str, str]]:
+    """Returns what a model cites beside the incident's evidence."""
+    told: list[dict[str, str]] = []
+    for fact in _list(facts)[:_MAX_CLAIMS]:
+        if isinstance(fact, Mapping):
+            found = cast(Mapping[str, object], fact)
+            told.append({"id": _text(found.get("id")), "text": _text(found.get("text"))})
+    return [one for one in told if one["id"] and one["text"]]
 
 
 def _ranks(value: object) -> str:

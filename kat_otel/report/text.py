@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kat_otel.report.advice import KIND_MEANING, next_step
+from kat_otel.report.explanation import mode_text
 from kat_otel.report.sentences import (
     by_impact,
     clock_text,
@@ -133,6 +134,8 @@ def _diagnosis(console: Console, incident: Incident) -> None:
         chain = said.get("causal_chain")
         because = f", from {', '.join(chain[0]['evidence_ids'])}" if chain else ""
         text += f" ({said['root_cause']}, {said.get('confidence', 0):.2g}{because})"
+    if said.get("model"):  # rules alone are what everybody has: nobody wants to read it each time
+        text += f" — {mode_text(said)}"
     _indented(console, printable(text))
 
 

@@ -14,7 +14,7 @@ from kat_otel.processor import measure
 from kat_otel.processor.measure import Measurements, arrival_lateness
 from kat_otel.processor.step_parts import PARTS
 from kat_otel.spans import Resource, SpanKind, SpanTable, SpanTableBuilder
-from kat_otel.telemetry import Books
+from kat_otel.telemetry import Explanations, Telemetry
 from kat_otel.verdict import Culprit, Incident
 
 
@@ -55,10 +55,10 @@ def test_what_cannot_be_compared_has_no_lateness(table):
 
 def test_series_are_bounded_the_longest_silent_go_and_are_counted(monkeypatch):
     monkeypatch.setattr(measure, "_MOST_SERIES", 10)
-    measurements, books = Measurements(0), Books()
+    measurements, telemetry = Measurements(0), Telemetry()
     for rank in range(100):
         measurements.step("a", 1_000, {0: 5, rank: 5})
-    data = measurements.encode(books, 1)
+    data = measurements.encode(telemetry, 1)
     (scope,) = ExportMetricsServiceRequest.FromString(data).resource_metrics[0].scope_metrics
     (skew,) = (m for m in scope.metrics if m.name == semconv.METRIC_ARRIVAL_SKEW)
     ranks = {
@@ -68,7 +68,7 @@ def test_series_are_bounded_the_longest_silent_go_and_are_counted(monkeypatch):
         if pair.key == semconv.RANK
     }
     assert ranks == {0, *range(91, 100)}
-    assert books.marked("metric series forgotten") == 90
+    assert telemetry.books.marked("metric series forgotten") == 90
 
 
 def incident(occurrences: int, mean_ns: int, *, status: str = "ongoing", ranks: tuple = (2,)):
@@ -99,7 +99,7 @@ def incident(occurrences: int, mean_ns: int, *, status: str = "ongoing", ranks: 
 
 def sums(measurements: Measurements, name: str) -> dict[tuple, float]:
     """Values of a metric by its labels' values, without the instance."""
-    data = measurements.encode(Books(), 1)
+    data = measurements.encode(Telemetry(), 1)
     (scope,) = ExportMetricsServiceRequest.FromString(data).resource_metrics[0].scope_metrics
     (metric,) = (m for m in scope.metrics if m.name == name)
     assert metric.sum.is_monotonic
@@ -183,7 +183,7 @@ def test_the_last_step_of_each_bucket_leads_to_its_trace():
     measurements = Measurements(0)
     for duration_ms, trace_id in [(3, "aa" * 16), (4, "bb" * 16), (30, "cc" * 16), (3, "")]:
         measurements.step("a", duration_ms * 1_000_000, {}, trace_id)
-    data = measurements.encode(Books(), 1)
+    data = measurements.encode(Telemetry(), 1)
     (scope,) = ExportMetricsServiceRequest.FromString(data).resource_metrics[0].scope_metrics
     (steps,) = (m for m in scope.metrics if m.name == semconv.METRIC_STEP_DURATION)
     (point,) = steps.histogram.data_points
@@ -201,13 +201,13 @@ def test_an_instance_that_is_gone_has_no_series():
 
 
 def test_the_documentation_lists_every_metric_with_its_labels_and_meaning():
-    measurements, books = working(), Books()
+    measurements, telemetry = working(), Telemetry()
     found = incident(1, 10_000_000, status="open")
     measurements.step("a", 1_000, {0: 5})
     measurements.incident("a", found, new=True)
     measurements.parts("a", {0: dict.fromkeys(PARTS, 1)})
-    books.count("dropped", 1, "late")
-    data = measurements.encode(books, 1)
+    telemetry.books.count("dropped", 1, "late")
+    data = measurements.encode(telemetry, 1)
     (scope,) = ExportMetricsServiceRequest.FromString(data).resource_metrics[0].scope_metrics
     page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
     _, _, fleet = page.partition("## What it finds out about the fleet")
@@ -231,3 +231,18 @@ def _row(metric) -> tuple[str, str, tuple[str, ...], str]:
         make, kind = kinds[told]
         made = make(metric.name, metric.unit, "", {})
     return metric_name(made), kind, (*sorted(map(label_name, labels)),), metric.description
+
+
+def test_what_asking_a_model_came_to_is_told_where_one_is_asked():
+    telemetry = Telemetry()
+    assert b"kat.analyzer" not in Measurements(0).encode(telemetry, 1)
+    telemetry.explanations = Explanations()
+    telemetry.explanations.count("rejected", ["no_json", "truncated"])
+    telemetry.gauges.set("questions", lambda: 3)
+    request = ExportMetricsServiceRequest.FromString(Measurements(0).encode(telemetry, 1))
+    metrics = {m.name: m for m in request.resource_metrics[0].scope_metrics[0].metrics}
+    (point,) = metrics["kat.analyzer.explanations"].sum.data_points
+    assert (point.attributes[0].value.string_value, point.as_int) == ("rejected", 1)
+    reasons = metrics["kat.analyzer.rejections"].sum.data_points
+    assert {p.attributes[0].value.string_value for p in reasons} == {"no_json", "truncated"}
+    assert metrics["kat.analyzer.queue"].gauge.data_points[0].as_double == 3
