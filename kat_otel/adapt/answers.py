@@ -101,7 +101,9 @@ def _ids(case: Case, pack: Pack, signals: Iterable[str]) -> list[str]:
 
 def _rivals(case: Case, pack: Pack) -> list[Rival]:
     """Returns the causes that were weighed and not named, those with a sign of their own first."""
-    signs = [i for sign in case.task.shown if sign != "healthy" for i in _ids(case, pack, SIGNS[sign])]
+    signs = [
+        i for sign in case.task.shown if sign != "healthy" for i in _ids(case, pack, SIGNS[sign])
+    ]
     others = [c.id for c in pack.causes if c.id not in {case.task.truth, UNEXPLAINED}]
     others.sort(key=lambda name: -len(set(signs) & set(pack.speaks[name])))
     return [

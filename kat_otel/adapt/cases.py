@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -20,6 +21,7 @@ from kat_otel.analyzer.context import Context, context_of
 from kat_otel.config import HardwareConfig
 from kat_otel.hardware import HardwareStore, Reading
 from kat_otel.lmdia.decode import LLAMA_70B, decode_program, workers
+from kat_otel.lmdia.extract import extract
 from kat_otel.lmdia.hardware import Cause as MachineCause
 from kat_otel.lmdia.hardware import Machines
 from kat_otel.lmdia.inject import (
@@ -27,18 +29,19 @@ from kat_otel.lmdia.inject import (
     host_stall,
     late_launches,
     slow_collectives,
-    slow_copies,
     slow_kernels,
     slow_rank,
 )
 from kat_otel.lmdia.program import Program
 from kat_otel.lmdia.recording import Group, record
+from kat_otel.lmdia.semi import cloned, without_lateness
+from kat_otel.readers import read
 from kat_otel.spans import Resource
 from kat_otel.ttad import analyze
 from kat_otel.ttad.components import refine
 from kat_otel.verdict import Incident
 
-__all__ = ["RANKS", "SIGNS", "Base", "Case", "fleet", "play", "simulated"]
+__all__ = ["RANKS", "SIGNS", "Base", "Case", "fleet", "from_traces", "play", "simulated"]
 
 RANKS: Final = 8
 _LAYERS: Final = 8
@@ -108,6 +111,22 @@ def simulated() -> Base:
     return Base("simulated", decode_program(replace(LLAMA_70B, layers=_LAYERS), fleet()), False)
 
 
+def from_traces(folder: Path) -> list[Base]:
+    """Returns healthy groups made of the real traces in a folder, those that are there.
+
+    Semi-synthetic: kernels, order and times are real, the differences between ranks are not.
+    """
+    found: list[Base] = []
+    whole, one = folder / "dlrm_8rank", folder / "vllm_gptoss_b200_tp8_rank0"
+    if whole.is_dir():
+        healed = without_lateness(extract(read([whole]).table))
+        found.append(Base("dlrm", replace(healed, resources=fleet()), real=True))
+    if one.is_dir():
+        group = cloned(extract(read([one]).table), fleet())
+        found.append(Base("vllm", group, real=True))
+    return found
+
+
 @functools.cache
 def fleet() -> tuple[Resource, ...]:
     """Returns eight workers on two hosts, four GPUs each."""
@@ -154,8 +173,6 @@ def _inject(program: Program, fault: TraceFault, rng: np.random.Generator) -> In
         return late_launches(program, rank, float(rng.uniform(1.5e6, 6e6)), [at])
     if fault == "stall":
         return host_stall(program, rank, float(rng.uniform(2e7, 2e8)), at)
-    if fault == "slow_copy":
-        return slow_copies(program, rank, float(rng.uniform(20, 80)))
     return slow_collectives(program, float(rng.uniform(1.5, 3.0)))
 
 
@@ -180,9 +197,7 @@ def _judged(base: Base, injected: Injected, seed: int) -> tuple[Incident, Contex
     return lasting, context_of(report)
 
 
-def _readings(
-    shown: Sequence[MachineCause], culprit: int, incident: Incident
-) -> list[Reading]:
+def _readings(shown: Sequence[MachineCause], culprit: int, incident: Incident) -> list[Reading]:
     """Returns what the store has of the first sign, with the signals of the others put in."""
     found: list[Reading] = []
     for sign in shown:

@@ -13,10 +13,11 @@ from kat_otel.lmdia.hardware import Cause as MachineCause
 
 __all__ = ["HELD_OUT", "TASKS", "Form", "Task", "TraceFault"]
 
-TraceFault = Literal[
-    "slow_rank", "slow_kernel", "late_launch", "stall", "slow_copy", "slow_transfer"
-]
-"""What is put into the traces, by the injector of the same name (``lmdia/inject.py``)."""
+TraceFault = Literal["slow_rank", "slow_kernel", "late_launch", "stall", "slow_transfer"]
+"""What is put into the traces, by the injector of the same name (``lmdia/inject.py``).
+
+Slow copies are not among them: of the steps here the detector calls them slow kernels.
+"""
 
 Form = Literal["alone", "shown", "confounded", "quiet", "torn"]
 """How the machines show it.
@@ -63,7 +64,6 @@ _CAUSES: Final[dict[TraceFault, dict[MachineCause, str]]] = {
         "swap": "host_memory_pressure",
     },
     "stall": {"swap": "host_memory_pressure", "disk": "slow_storage", "steal": "cpu_contention"},
-    "slow_copy": {"pcie_width": "pcie_degraded", "pcie_replays": "pcie_errors"},
     "slow_transfer": {
         "nvlink": "nvlink_errors",
         "xid_nvlink": "nvlink_errors",
@@ -77,14 +77,12 @@ _ALONE: Final[dict[TraceFault, str]] = {
     "slow_rank": "low_clocks",
     "late_launch": "late_host",
     "stall": "late_host",
-    "slow_copy": "slow_pcie",
 }
 """What is most likely where nobody measures the machines; of the others traces decide for none."""
 
 _QUIET: Final[dict[TraceFault, str]] = {
     "late_launch": "late_host",
     "stall": "late_host",
-    "slow_copy": "slow_pcie",
 }
 """What still stands where they are measured and nothing is found: of slow kernels nothing does."""
 
@@ -93,7 +91,6 @@ _BYSTANDERS: Final[dict[TraceFault, tuple[MachineCause, ...]]] = {
     "slow_kernel": ("steal", "disk"),
     "late_launch": ("thermal", "nvlink", "ecc"),
     "stall": ("thermal", "nvlink"),
-    "slow_copy": ("steal", "thermal"),
     "slow_transfer": ("steal", "disk"),
 }
 """Signs that cannot have had this effect: other work than what deviates would be slow, too."""

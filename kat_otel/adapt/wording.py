@@ -210,7 +210,10 @@ def user_text(pack: Pack, wording: int, rng: np.random.Generator | None = None) 
         rng: puts the causes in random order: the pack has the detector's favourite first, and a
             model that learns "the first" has learnt nothing. None keeps the order.
     """
-    told = {f"{fact.id}: {fact.text}": f"{fact.id}: {reworded(fact.text, wording)}" for fact in pack.facts}
+    told = {
+        f"{fact.id}: {fact.text}": f"{fact.id}: {reworded(fact.text, wording)}"
+        for fact in pack.facts
+    }
     causes = [f"{cause.id} ({cause.component}): {cause.title}" for cause in pack.causes]
     order = range(len(causes)) if rng is None else rng.permutation(len(causes))
     moved = dict(zip(causes, (causes[at] for at in order), strict=True))
