@@ -15,7 +15,7 @@ from kat_otel.analyzer.answer_schema import Answer, Level, Link, Rival
 from kat_otel.analyzer.knowledge import UNEXPLAINED
 from kat_otel.analyzer.pack import Pack
 
-__all__ = ["NotAnswerable", "true_answer"]
+__all__ = ["UnanswerableError", "true_answer"]
 
 _IDS: Final = 4
 _RIVALS: Final = 2
@@ -39,7 +39,7 @@ _CERTAIN: Final[dict[Form, Level]] = {
 }
 
 
-class NotAnswerable(ValueError):
+class UnanswerableError(ValueError):
     """The pack does not offer the true cause, or nothing in it that speaks for it."""
 
 
@@ -50,16 +50,16 @@ def true_answer(case: Case, pack: Pack) -> Answer:
     work, who arrives late, who waits.
 
     Raises:
-        NotAnswerable: an answer of the schema could not be right.
+        UnanswerableError: an answer of the schema could not be right.
     """
     truth = case.task.truth
     if pack.why_not:
-        raise NotAnswerable(f"nothing is asked: {pack.why_not}")
+        raise UnanswerableError(f"nothing is asked: {pack.why_not}")
     cause = pack.cause(truth)
     if cause is None:
-        raise NotAnswerable(f"{truth} does not come in question")
+        raise UnanswerableError(f"{truth} does not come in question")
     if case.task.form == "confounded" and not _ids(case, pack, SIGNS[case.task.shown[1]]):
-        raise NotAnswerable("the bystander's sign is not told: no hard negative")
+        raise UnanswerableError("the bystander's sign is not told: no hard negative")
     rivals = _rivals(case, pack)
     if truth == UNEXPLAINED:
         return Answer(
@@ -73,7 +73,8 @@ def true_answer(case: Case, pack: Pack) -> Answer:
             abstained=True,
         )
     spoken = list(pack.speaks[truth])
-    signs = SIGNS[case.task.shown[0]] if case.task.form in {"shown", "confounded"} else frozenset()
+    told = case.task.form in {"shown", "confounded"}
+    signs = SIGNS[case.task.shown[0]] if told else frozenset[str]()
     own = [i for i in _ids(case, pack, signs) if i in spoken] or spoken
     chain = [own[:_IDS]]
     for signals in (_MECHANISM, *_EFFECTS):

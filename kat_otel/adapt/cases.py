@@ -156,7 +156,7 @@ def play(base: Base, tasks: Sequence[Task], seed: int) -> Iterable[Case]:
     incident, context = found
     culprit = incident.culprit.ranks[0] if incident.culprit.ranks else int(rng.integers(RANKS))
     for task in tasks:
-        told = refine(incident, _readings(task.shown, culprit, incident))
+        told = refine(incident, _readings(task.shown, culprit))
         yield Case(task, base.name, seed, told, context, injected.fault.ranks)
 
 
@@ -193,17 +193,18 @@ def _judged(base: Base, injected: Injected, seed: int) -> tuple[Incident, Contex
         return None
     if fault.ranks and tuple(found.culprit.ranks) != fault.ranks:
         return None
-    lasting = msgspec.structs.replace(found, last_seen=found.first_seen + _LASTS)
+    # One step was recorded; the fault lasts as long as the machines show it.
+    lasting = msgspec.structs.replace(found, first_seen=_ONSET, last_seen=_ONSET + _LASTS)
     return lasting, context_of(report)
 
 
-def _readings(shown: Sequence[MachineCause], culprit: int, incident: Incident) -> list[Reading]:
+def _readings(shown: Sequence[MachineCause], culprit: int) -> list[Reading]:
     """Returns what the store has of the first sign, with the signals of the others put in."""
     found: list[Reading] = []
     for sign in shown:
-        more = _looked_up(_told(sign, culprit), incident)
+        more = _of_machines(sign, culprit)
         if not found:
-            found = more
+            found = list(more)
             continue
         signals = SIGNS[sign]
         found = [r for r in found if r.signal not in signals]
@@ -211,24 +212,23 @@ def _readings(shown: Sequence[MachineCause], culprit: int, incident: Incident) -
     return found
 
 
-@functools.lru_cache(maxsize=256)
-def _told(sign: MachineCause, culprit: int) -> HardwareStore:
+@functools.lru_cache(maxsize=RANKS * 32)
+def _of_machines(sign: MachineCause, culprit: int) -> tuple[Reading, ...]:
+    """Returns what the store knows of an incident in which one rank's machine shows a sign."""
+    members = fleet()
     store = HardwareStore(HardwareConfig())
     machines = Machines(
-        fleet(), sign, culprit, _BEGIN, _ONSET, _ONSET + _LASTS + 10 * _SECOND, _PERIOD_S
+        members, sign, culprit, _BEGIN, _ONSET, _ONSET + _LASTS + 10 * _SECOND, _PERIOD_S
     )
     for request in machines.requests():
         store.add(request.signal, request.data)
-    return store
-
-
-def _looked_up(store: HardwareStore, incident: Incident) -> list[Reading]:
-    members = fleet()
-    return store.lookup(
-        instance=members[0].instance,
-        hosts=[m.host for m in members],
-        hardware_ids=[m.hardware_id for m in members],
-        ranks=[m.rank for m in members],
-        begin_ns=incident.first_seen,
-        end_ns=incident.last_seen,
+    return tuple(
+        store.lookup(
+            instance=members[0].instance,
+            hosts=[m.host for m in members],
+            hardware_ids=[m.hardware_id for m in members],
+            ranks=[m.rank for m in members],
+            begin_ns=_ONSET,
+            end_ns=_ONSET + _LASTS,
+        )
     )

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 import msgspec
 import numpy as np
 
-from kat_otel.adapt.answers import NotAnswerable, true_answer
+from kat_otel.adapt.answers import UnanswerableError, true_answer
 from kat_otel.adapt.cases import Base, Case, play
 from kat_otel.adapt.tasks import HELD_OUT, TASKS, Task
 from kat_otel.adapt.wording import OWN, TRAINED, UNSEEN, user_text
@@ -106,7 +106,8 @@ def make(bases: Sequence[Base], count: int, seed: int) -> Made:
         from_bases = [base for base in bases if base.real] if split == "test_real" else simulated
         wanted = count if split == "train" else max(count // 6, 10)
         if from_bases:
-            _fill(made, texts, split, from_bases, wanted, seed * 1_000_003 + number * 10_007)
+            first = seed * 1_000_003 + number * 10_007
+            _fill(made, texts, split, bases=from_bases, wanted=wanted, seed=first)
     return made
 
 
@@ -120,14 +121,15 @@ def answer_text(answer: Answer) -> str:
 
 
 def _fill(
-    made: Made, texts: set[str], split: Split, bases: Sequence[Base], wanted: int, seed: int
+    made: Made, texts: set[str], split: Split, *, bases: Sequence[Base], wanted: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     quota = {True: round(wanted * ABSTAINED), False: wanted - round(wanted * ABSTAINED)}
     by_cause: Counter[str] = Counter()
+    of_a_seed = min(_OF_A_SEED, max(wanted // (2 * len(bases)), 1))  # several seeds and all bases
     for turn in range(_ROUNDS):
         found = _round(made, split, bases[turn % len(bases)], seed + turn, rng)
-        for _ in range(_OF_A_SEED):
+        for _ in range(of_a_seed):
             # The rarest cause first, so that no answer is right by being frequent.
             fits = [e for e in found if quota[e.truth.abstained] and _text(e) not in texts]
             if not fits:
@@ -156,7 +158,7 @@ def _round(
             wording = int(rng.choice(_wordings(split)))
             try:
                 found.append(_example(split, case, wording, rng))
-            except NotAnswerable as error:
+            except UnanswerableError as error:
                 made.dropped[str(error)] += 1
     rng.shuffle(found)  # pyright: ignore[reportArgumentType] - it takes lists, too
     return found
@@ -181,7 +183,7 @@ def _example(split: Split, case: Case, wording: int, rng: np.random.Generator) -
     answer = true_answer(case, pack)
     problems = check(answer, pack)
     if problems:
-        raise NotAnswerable(f"the check refuses the truth: {problems[0].reason}")
+        raise UnanswerableError(f"the check refuses the truth: {problems[0].reason}")
     as_sent = split in {"test_as_sent", "test_real"}
     text = user_text(pack, wording, None if as_sent else rng)
     asked = messages(pack, answer_schema(pack, prose=False), shown=False)

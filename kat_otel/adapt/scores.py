@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,7 +55,7 @@ class Scores:
         cause_f1: mean over the true causes of their F1, so that rare ones count as much.
         component, culprits: right component; exactly the right ranks.
         cited_precision, cited_recall: of the facts that the chain cites, where a cause is true.
-        chain: links of the true chain at whose place a fact of it is cited.
+        chain: links of the true chain that are told, in its order, by a fact of each.
         abstained_precision, abstained_recall: of naming no cause.
         covered, risk: answers of high confidence, and the share of them that is wrong; risk is None
             if there is none.
@@ -141,19 +141,23 @@ def _macro_f1(said: Sequence[Said]) -> float:
 
 
 def _links(one: Said) -> list[bool]:
-    mine = one.answer.causal_chain if one.answer else []
-    return [
-        at < len(mine) and bool(set(mine[at].evidence_ids) & set(link.evidence_ids))
-        for at, link in enumerate(one.truth.causal_chain)
-    ]
+    """Says of each link of the true chain whether it is told, after the one before it."""
+    mine = iter(one.answer.causal_chain if one.answer else ())
+    found: list[bool] = []
+    for link in one.truth.causal_chain:
+        true, left = set(link.evidence_ids), list(mine)
+        at = next((n for n, said in enumerate(left) if true & set(said.evidence_ids)), None)
+        mine = iter(left if at is None else left[at + 1 :])
+        found.append(at is not None)
+    return found
 
 
 def _cited(answer: Answer | None) -> set[str]:
     return {name for link in answer.causal_chain for name in link.evidence_ids} if answer else set()
 
 
-def _share(values: object) -> float:
-    whole = [bool(value) for value in values]  # type: ignore[attr-defined]
+def _share(values: Iterable[bool]) -> float:
+    whole = list(values)
     return _ratio(sum(whole), len(whole))
 
 

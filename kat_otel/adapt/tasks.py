@@ -22,9 +22,10 @@ Slow copies are not among them: of the steps here the detector calls them slow k
 Form = Literal["alone", "shown", "confounded", "quiet", "torn"]
 """How the machines show it.
 
-``alone``: nobody measures them. ``shown``: the sick part shows its sign. ``confounded``: and another
-part of the same machine shows one that has nothing to do with it: a hard negative. ``quiet``: they
-are measured and nothing stands out. ``torn``: two parts show signs that would each explain it.
+``alone``: nobody measures them. ``shown``: the sick part shows its sign. ``confounded``: and
+another part of the same machine shows one that has nothing to do with it: a hard negative.
+``quiet``: they are measured and nothing stands out. ``torn``: two parts show signs that would each
+explain it.
 """
 
 
@@ -110,8 +111,9 @@ def _tasks() -> tuple[Task, ...]:
         found.append(Task(fault, "quiet", ("healthy",), _QUIET.get(fault, UNEXPLAINED)))
         for cause, truth in causes.items():
             found.append(Task(fault, "shown", (cause,), truth))
-            for other in _BYSTANDERS[fault]:
-                found.append(Task(fault, "confounded", (cause, other), truth))
+            found += [
+                Task(fault, "confounded", (cause, other), truth) for other in _BYSTANDERS[fault]
+            ]
         found += [Task(fault, "torn", pair, UNEXPLAINED) for pair in _TORN.get(fault, ())]
     return tuple(found)
 

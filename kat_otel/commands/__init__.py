@@ -35,7 +35,7 @@ COMMANDS: Mapping[str, Entry] = {
     "silence": Entry("kat_otel.commands.silence", "Keep incidents from paging for a while."),
     "capture": Entry("kat_otel.commands.capture", "Ask an instance's ranks for whole steps."),
     "validate": Entry("kat_otel.commands.validate", "Check a configuration file."),
-    "adapt": Entry("kat_otel.commands.adapt", "Adapt a model to incidents, and see how right it is."),
+    "adapt": Entry("kat_otel.commands.adapt", "Adapt a model, and see how right it is."),
     "doctor": Entry("kat_otel.commands.doctor", "See what is missing here, and how to mend it."),
 }
 """Name of the command -> its module, and one line of help."""

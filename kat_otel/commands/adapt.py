@@ -112,12 +112,12 @@ def data(out: Path, count: int, seed: int, traces: Path | None) -> None:
 )
 def evaluate(
     folder: Path,
+    *,
     endpoint: str | None,
     model: str | None,
     show: int,
     limit: int | None,
     splits: tuple[str, ...],
-    *,
     insecure: bool,
 ) -> None:
     """Score the embedded rules, predictors that read nothing, and a model, side by side."""
