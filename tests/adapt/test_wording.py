@@ -32,7 +32,7 @@ def test_no_wording_changes_a_number(packs: list[Pack]) -> None:
     for fact in {fact.text: fact for pack in packs for fact in pack.facts}.values():
         for wording in (*TRAINED, *UNSEEN):
             said = reworded(fact.text, wording)
-            told = Counter(NUMBER.findall(said.replace("1/", "")))
+            told = Counter(NUMBER.findall(PEERS.sub("", said).replace("1/", "")))
             assert told == Counter(NUMBER.findall(PEERS.sub("", fact.text))), (fact.text, said)
             assert "{" not in said
             assert said == said.strip()
