@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -23,6 +24,7 @@ from pydantic import (
 
 __all__ = [
     "DURATION_SCHEMA",
+    "AnalyzerConfig",
     "AssemblerConfig",
     "AuthConfig",
     "CollectiveConfig",
@@ -390,6 +392,79 @@ class ExporterConfig(_Section):
         return sent
 
 
+class AnalyzerConfig(_Section):
+    """Asking a language model to explain incidents, which leave before it answers."""
+
+    endpoint: str | None = Field(default=None, pattern=r"^https?://\S+$")
+    """OpenAI-compatible endpoint with its /v1; null asks nobody, and the rules explain."""
+    model: str = ""
+    """Name of the model at the endpoint."""
+    key: SecretStr | None = None
+    """Bearer token of the endpoint; take it from ${env:NAME}. Never printed."""
+    key_file: str | None = None
+    """A file with that token, read at start."""
+    insecure: bool = False
+    """Plain HTTP to another machine: the facts and the key could be read on the way."""
+    send: tuple[Literal["hardware", "logs", "times", "engine", "topology", "coverage"], ...] = (
+        "hardware",
+        "logs",
+        "times",
+        "engine",
+        "topology",
+        "coverage",
+    )
+    """What may leave beside the facts of traces; names of kernels, hosts and models never do."""
+    prose: bool = True
+    """Whether the model writes sentences; else it only chooses, which suits small ones."""
+    timeout: Duration = Field(default=60.0, gt=0)
+    """Of one request."""
+    deadline: Duration = Field(default=120.0, gt=0)
+    """Of one incident: both answers, retries, all of it."""
+    retries: int = Field(default=1, ge=0, le=5)
+    """Of a request that may succeed if sent again: no connection, 408, 409, 429, 5xx."""
+    max_answer_tokens: int = Field(default=900, ge=100, le=16_000)
+    """Of one answer."""
+    concurrency: int = Field(default=2, ge=1, le=64)
+    """Incidents asked about at once."""
+    queue: int = Field(default=64, ge=1, le=10_000)
+    """Incidents that may wait; beyond it those that cost least are not asked about."""
+    max_wait: Duration = Field(default=600.0, gt=0)
+    """An incident that waited for longer is not asked about."""
+    tokens_per_hour: int = Field(default=500_000, ge=0)
+    """Most tokens sent and received in an hour; 0: no limit."""
+    money_per_hour: float = Field(default=0.0, ge=0)
+    """Most that these may cost, in the unit of the two prices; 0: no limit."""
+    price_sent: float = Field(default=0.0, ge=0)
+    """Of a million tokens sent."""
+    price_received: float = Field(default=0.0, ge=0)
+    """Of a million tokens received."""
+    breaker_failures: int = Field(default=5, ge=1)
+    """Incidents in a row that the endpoint did not answer: then it is left alone for a while."""
+    breaker_pause: Duration = Field(default=60.0, ge=1)
+    """For so long."""
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> AnalyzerConfig:
+        if self.endpoint is None:
+            return self
+        if not self.model:
+            raise ValueError("an endpoint needs a model: say its name there")
+        if self.key is not None and self.key_file is not None:
+            raise ValueError("key and key_file: give one of them")
+        if self.money_per_hour and not (self.price_sent or self.price_received):
+            raise ValueError("money_per_hour needs price_sent and price_received")
+        where = urlsplit(self.endpoint)
+        if where.username or where.password or not where.hostname:
+            raise ValueError("the endpoint has no host, or a password, which is for key to hold")
+        plain = where.scheme == "http" and not on_loopback(f"{where.hostname}:{where.port or 80}")
+        if plain and not self.insecure:
+            raise ValueError(
+                f"{self.endpoint} is no loopback address: use https, or say insecure: true if "
+                "plain text is meant"
+            )
+        return self
+
+
 class LogsConfig(_Section):
     """Log events, one per change of an incident."""
 
@@ -471,6 +546,7 @@ class Config(_Section):
     digests: DigestsConfig = DigestsConfig()
     hardware: HardwareConfig = HardwareConfig()
     control: ControlConfig = ControlConfig()
+    analyzer: AnalyzerConfig = AnalyzerConfig()
     traces: TracesConfig = TracesConfig()
     logs: LogsConfig = LogsConfig()
     metrics: MetricsConfig = MetricsConfig()

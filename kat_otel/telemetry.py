@@ -11,7 +11,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -20,6 +20,8 @@ __all__ = [
     "Balance",
     "Books",
     "Distribution",
+    "Explanation",
+    "Explanations",
     "Gauges",
     "Latencies",
     "Latency",
@@ -144,7 +146,16 @@ class Books:
 
 
 Latency = Literal[
-    "request", "decode", "append", "step", "assemble", "judge", "send", "export", "verdict"
+    "request",
+    "decode",
+    "append",
+    "step",
+    "assemble",
+    "judge",
+    "send",
+    "export",
+    "verdict",
+    "explain",
 ]
 """What is timed, in seconds:
 
@@ -152,7 +163,8 @@ Latency = Literal[
 the log, until durable). ``step``: a step's first span in, its result offered to the exporter;
 within it ``assemble``, ``judge`` and ``send`` (mark, reduce, encode, offer). ``export``: one
 attempt to send, with its answer. ``verdict``: a step's last span in, its verdict known. Of steps
-judged together each is said to take as long as all.
+judged together each is said to take as long as all. ``explain``: a model asked about an incident,
+its answer taken or not; the incident has left before.
 """
 
 LATENCY_BOUNDS: Final = (
@@ -212,6 +224,7 @@ Level = Literal[
     "log_records",
     "export_queue_bytes",
     "export_last_success_age",
+    "questions",
 ]
 """What can be read at any moment; bytes, counts, and one age in seconds."""
 
@@ -229,6 +242,65 @@ class Gauges:
     def read(self) -> dict[Level, float]:
         """Returns the levels that somebody has set."""
         return {name: float(read()) for name, read in list(self._readers.items())}
+
+
+Explanation = Literal[
+    "model",
+    "reused",
+    "rejected",
+    "failed",
+    "nothing_to_ask",
+    "over_budget",
+    "queue_full",
+    "waited_too_long",
+    "unsent",
+    "stopped",
+]
+"""What came of an incident about which a model was to be asked:
+
+``model``: its diagnosis was sent. ``reused``: an earlier answer to the same facts was.
+``rejected``: its answers could not be taken. ``failed``: it gave none. ``nothing_to_ask``: too
+little is known. ``over_budget``, ``queue_full``, ``waited_too_long``: it was not asked. ``unsent``:
+the exporter had no room. ``stopped``: the processor ended. In all but the first two the embedded
+diagnosis stands.
+"""
+
+
+class Explanations:
+    """Counts of what asking a model came to; the asking thread writes, ports and judging read."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._outcomes: Counter[Explanation] = Counter()
+        self._reasons: Counter[str] = Counter()
+        self._tokens = [0, 0]
+
+    def count(self, outcome: Explanation, reasons: Iterable[str] = ()) -> None:
+        """Counts an incident, and why answers of a model were not taken or did not come."""
+        with self._lock:
+            self._outcomes[outcome] += 1
+            self._reasons.update(reasons)
+
+    def spend(self, sent: int, received: int) -> None:
+        """Counts tokens."""
+        with self._lock:
+            self._tokens[0] += sent
+            self._tokens[1] += received
+
+    def outcomes(self) -> dict[Explanation, int]:
+        """Returns the incidents by what came of them."""
+        with self._lock:
+            return dict(self._outcomes)
+
+    def reasons(self) -> dict[str, int]:
+        """Returns why answers were not taken or did not come."""
+        with self._lock:
+            return dict(self._reasons)
+
+    def tokens(self) -> tuple[int, int]:
+        """Returns the tokens sent and received."""
+        with self._lock:
+            return self._tokens[0], self._tokens[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +364,7 @@ class Telemetry:
         books: spans by what became of them.
         latencies: how long things take.
         gauges: how full things are.
+        explanations: what asking a model came to; None where none is asked.
         on_work: told of every piece of timed work; self-traces set it.
     """
 
@@ -299,6 +372,7 @@ class Telemetry:
         self.books = Books()
         self.latencies = Latencies()
         self.gauges = Gauges()
+        self.explanations: Explanations | None = None
         self.on_work: Callable[[Work], None] | None = None
         self._clock = clock
 

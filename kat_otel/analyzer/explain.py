@@ -10,14 +10,14 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from kat_otel.analyzer.answer_schema import answer_schema
+from kat_otel.analyzer.answer_schema import Answer, answer_schema
 from kat_otel.analyzer.check import Problem, check, object_in
 from kat_otel.analyzer.clean import clean
 from kat_otel.analyzer.compose import composed
 from kat_otel.analyzer.context import Context
 from kat_otel.analyzer.diagnose import diagnose
 from kat_otel.analyzer.diagnosis import Diagnosis
-from kat_otel.analyzer.endpoint import Client, Form, Reply, Tokens
+from kat_otel.analyzer.endpoint import Client, Endpoint, Form, Reply, Tokens
 from kat_otel.analyzer.knowledge import Knowledge, embedded
 from kat_otel.analyzer.pack import MAX_TOKENS, Pack, make_pack
 from kat_otel.analyzer.prompt import PROMPT_VERSION, Message, corrected, messages
@@ -26,7 +26,7 @@ from kat_otel.analyzer.send import EVERYTHING, Part
 from kat_otel.errors import EndpointError
 from kat_otel.verdict import Incident
 
-__all__ = ["Explained", "Policy", "explain", "request_of"]
+__all__ = ["Explained", "Policy", "explain", "pack_of", "request_of", "reused"]
 
 _ATTEMPTS: Final = 2
 
@@ -60,6 +60,8 @@ class Explained:
         form: what the server was asked for; None if nothing was sent.
         tokens: what the incident cost, without the probe.
         seconds: how long it took.
+        answer: the model's own that was taken, which is the same for the same facts under other
+            names, see :func:`reused`; None with the embedded diagnosis.
     """
 
     diagnosis: Diagnosis
@@ -68,6 +70,7 @@ class Explained:
     form: Form | None = None
     tokens: Tokens = field(default_factory=Tokens)
     seconds: float = 0.0
+    answer: Answer | None = None
 
 
 async def explain(
@@ -91,7 +94,8 @@ async def explain(
     """
     rules, known = policy or Policy(), knowledge or embedded()
     begin = time.monotonic()
-    asking = _Asking(incident, client, rules, known, _pack(incident, context, rules, known))
+    pack = pack_of(incident, context, policy=rules, knowledge=known)
+    asking = _Asking(incident, client, rules, known, pack)
     diagnosis: Diagnosis | None = None
     if asking.pack.why_not:
         asking.why_not.append("nothing_to_ask")
@@ -106,13 +110,31 @@ async def explain(
             asking.why_not.append(cast("Failure", error.reason))
             asking.error = str(error)
     return Explained(
-        diagnosis=_signed(diagnosis or diagnose(incident, known), asking),
+        diagnosis=_signed(
+            diagnosis or diagnose(incident, known), asking.pack, client.endpoint, asking.why_not
+        ),
         why_not=tuple(asking.why_not),
         error=asking.error,
         form=asking.form,
         tokens=asking.tokens,
         seconds=time.monotonic() - begin,
+        answer=None if diagnosis is None else asking.taken,
     )
+
+
+def reused(
+    answer: Answer, incident: Incident, pack: Pack, endpoint: Endpoint, knowledge: Knowledge
+) -> Diagnosis:
+    """Returns the diagnosis of an incident by an answer to the same facts, which need other names.
+
+    Args:
+        answer: that was taken for a pack with this fingerprint.
+        incident: that ``pack`` is made of.
+        pack: what a model would read of it.
+        endpoint: that answered.
+        knowledge: causes and actions.
+    """
+    return _signed(composed(answer, incident, pack, knowledge), pack, endpoint, [])
 
 
 def request_of(
@@ -125,14 +147,15 @@ def request_of(
 ) -> tuple[Pack, list[Message], dict[str, Any]]:
     """Returns the pack, the messages and the schema of the first request about an incident."""
     rules, known = policy or Policy(), knowledge or embedded()
-    pack = _pack(incident, context, rules, known)
+    pack = pack_of(incident, context, policy=rules, knowledge=known)
     schema = answer_schema(pack, prose=rules.prose)
     return pack, messages(pack, schema, shown=form != "json_schema"), schema
 
 
-def _pack(incident: Incident, context: Context, rules: Policy, known: Knowledge) -> Pack:
+def pack_of(incident: Incident, context: Context, *, policy: Policy, knowledge: Knowledge) -> Pack:
+    """Returns the evidence pack of an incident as the policy lets it leave."""
     return make_pack(
-        incident, context, knowledge=known, send=rules.send, max_tokens=rules.max_tokens
+        incident, context, knowledge=knowledge, send=policy.send, max_tokens=policy.max_tokens
     )
 
 
@@ -147,6 +170,7 @@ class _Asking:
         self.error = ""
         self.form: Form | None = None
         self.tokens = Tokens()
+        self.taken: Answer | None = None
         self._incident, self._known = incident, known
         self._schema = answer_schema(pack, prose=rules.prose)
 
@@ -158,6 +182,7 @@ class _Asking:
             found = object_in(reply.text)
             problems = [found] if isinstance(found, Problem) else check(found, self.pack)
             if not problems and not isinstance(found, Problem):
+                self.taken = found
                 return composed(found, self._incident, self.pack, self._known)
             if reply.cut:
                 problems = [Problem("truncated", "the answer was too long: write less")]
@@ -187,12 +212,14 @@ class _Asking:
             return reply
 
 
-def _signed(diagnosis: Diagnosis, asking: _Asking) -> Diagnosis:
+def _signed(
+    diagnosis: Diagnosis, pack: Pack, endpoint: Endpoint, why_not: Sequence[WhyNot]
+) -> Diagnosis:
     """Returns the diagnosis with who was asked and what became of it."""
     return msgspec.structs.replace(
         diagnosis,
-        model=clean(asking.client.endpoint.model, 120),
+        model=clean(endpoint.model, 120),
         prompt=PROMPT_VERSION,
-        fingerprint=asking.pack.fingerprint,
-        rejected=list(dict.fromkeys(asking.why_not)),
+        fingerprint=pack.fingerprint,
+        rejected=list(dict.fromkeys(why_not)),
     )

@@ -22,7 +22,7 @@ from kat_otel.kernels import family
 from kat_otel.verdict import NOTHING_UNUSUAL, Evidence, Incident
 from kat_otel.wording import ranks_text
 
-__all__ = ["Fact", "facts_of"]
+__all__ = ["EVIDENT", "Fact", "facts_of"]
 
 _OWN_ID: Final = re.compile(r"[EH][1-9]\d{0,2}")
 _SPANS: Final = 6
@@ -32,6 +32,8 @@ _LAST: Final = ("usual_duration", "peers_missing", "side_unknown")
 
 _WHOLE, _FACT, _HARDWARE, _SPAN, _QUIET, _AROUND, _MINOR = range(7)
 """How weighty a fact is, the first the most: what does not fit is left out from the last."""
+EVIDENT: Final = _HARDWARE
+"""Facts up to this weight are what an incident is explained by; the others tell what is around."""
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):

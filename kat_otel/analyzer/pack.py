@@ -15,7 +15,7 @@ import msgspec
 
 from kat_otel.analyzer.aliases import Aliases
 from kat_otel.analyzer.context import Context
-from kat_otel.analyzer.facts import Fact, facts_of
+from kat_otel.analyzer.facts import EVIDENT, Fact, facts_of
 from kat_otel.analyzer.knowledge import UNEXPLAINED, Cause, Knowledge, embedded
 from kat_otel.analyzer.send import EVERYTHING, Part
 from kat_otel.analyzer.weigh import components, possible, undecided
@@ -27,7 +27,7 @@ MAX_TOKENS: Final = 2_000
 """Tokens of a pack at most, counted by :func:`token_count`."""
 _MOST_CAUSES: Final = 16
 _MOST_RANKS: Final = 64
-_DIGITS: Final = re.compile(r"\d[\d.,]*")
+_DIGITS: Final = re.compile(r"[+-]?\d[\d.,]*( ?[nµm]?s\b)?")
 _PIECE: Final = re.compile(r"[A-Za-z]+|\s+|.", re.DOTALL)
 
 
@@ -81,11 +81,13 @@ class Pack(msgspec.Struct, frozen=True, kw_only=True):
     def gist(self) -> str:
         """The same as long as the same is said with other numbers: what asking anew is worth.
 
-        A long incident is measured anew in each step; its facts change when one comes or goes, or
-        says something else.
+        A long incident is measured anew in each step; its evidence changes when a fact comes or
+        goes, or says something else. What is around it (how often it was seen, which spans show it,
+        what is as usual) comes and goes with the steps, and is none.
         """
-        said = f"{_DIGITS.sub('#', self.text)}\n{','.join(map(str, self.ranks))}"
-        return hashlib.sha256(said.encode()).hexdigest()[:32]
+        told = [fact.text for fact in self.facts if fact.weight <= EVIDENT]
+        said = [*(_DIGITS.sub("#", text) for text in told), *(cause.id for cause in self.causes)]
+        return hashlib.sha256("\n".join([*said, str(self.ranks)]).encode()).hexdigest()[:32]
 
     def fact(self, name: str) -> Fact | None:
         """Returns the fact of an id."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -60,6 +60,24 @@ class Exhibit:
         return self.report.incidents[0]
 
 
+class _Later(NamedTuple):
+    """A model's diagnosis, and by id the signals of the facts that it may cite."""
+
+    diagnosis: dict[str, Any]
+    signals: dict[str, str]
+
+    def put_into(self, exhibit: Exhibit) -> Exhibit:
+        """Returns the exhibit with it, unless its facts are others by now."""
+        incident, diagnosis = exhibit.incident, self.diagnosis
+        there = {fact.id: fact.signal for fact in incident.evidence}
+        cited = {name for claim in diagnosis["causal_chain"] for name in claim["evidence_ids"]}
+        if any(there.get(name) != self.signals[name] for name in cited & self.signals.keys()):
+            return exhibit
+        told = msgspec.structs.replace(incident, diagnosis=diagnosis)
+        report = msgspec.structs.replace(exhibit.report, incidents=[told])
+        return replace(exhibit, report=report)
+
+
 class Exhibits:
     """Of the incidents that were seen last; written by the judging thread, read by ports.
 
@@ -73,6 +91,7 @@ class Exhibits:
         self._most, self._max_bytes = most, max_bytes
         self._kept: OrderedDict[str, Exhibit] = OrderedDict()
         self._healthy: OrderedDict[str, Held] = OrderedDict()
+        self._later: OrderedDict[str, _Later] = OrderedDict()
 
     def resize(self, most: int, max_bytes: int) -> None:
         """Takes other limits."""
@@ -95,6 +114,20 @@ class Exhibits:
             for incident in report.incidents:
                 now = self._exhibit(step, report, incident, spans)
                 self._put(now, self._kept.pop(incident.id, None))
+            self._shrink()
+
+    def diagnosed(self, incident: Incident, diagnosis: dict[str, Any]) -> None:
+        """Takes what a model made of an incident after it had left; from any thread.
+
+        Args:
+            incident: as it was when the model was asked.
+            diagnosis: as ``kat.report/v1`` holds it.
+        """
+        signals = {fact.id: fact.signal for fact in incident.evidence}
+        with self._lock:
+            later = self._later[incident.id] = _Later(diagnosis, signals)
+            if (kept := self._kept.get(incident.id)) is not None:
+                self._kept[incident.id] = later.put_into(kept)
             self._shrink()
 
     def find(self, incident_id: str) -> Exhibit | None:
@@ -136,10 +169,11 @@ class Exhibits:
     def _put(self, now: Exhibit, old: Exhibit | None) -> None:
         if old is not None and not _shows_more(now, old):
             now = _aged(old, now)
-        self._kept[now.incident.id] = now
+        later = self._later.get(now.incident.id)
+        self._kept[now.incident.id] = now if later is None else later.put_into(now)
 
     def _shrink(self) -> None:
-        for kept in (self._kept, self._healthy):
+        for kept in (self._kept, self._healthy, self._later):
             while len(kept) > self._most:
                 kept.popitem(last=False)
         while self._size() > self._max_bytes and self._let_go():

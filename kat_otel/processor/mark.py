@@ -31,7 +31,15 @@ from kat_otel.spans import (
 )
 from kat_otel.verdict import Incident, to_json
 
-__all__ = ["Root", "incident_attributes", "mark_incidents", "named_by_rank", "with_root"]
+__all__ = [
+    "Root",
+    "culprit_span",
+    "diagnosis_attributes",
+    "incident_attributes",
+    "mark_incidents",
+    "named_by_rank",
+    "with_root",
+]
 
 SERVICE = "kat"
 
@@ -167,6 +175,16 @@ def mark_incidents(
     return replace(table, attributes=attributes)
 
 
+def culprit_span(table: SpanTable, incident: Incident) -> tuple[bytes, bytes]:
+    """Returns trace and span id of the span that carries the incident, empty if there is none."""
+    row = _culprit_row(table, incident, cited_rows(table, incident))
+    if row < 0:
+        return b"", b""
+    halves = int(table.trace_hi[row]), int(table.trace_lo[row])
+    trace_id = b"".join(half.to_bytes(8, "big") for half in halves)
+    return trace_id, int(table.span_id[row]).to_bytes(8, "big")
+
+
 def _culprit_row(table: SpanTable, incident: Incident, rows: np.ndarray) -> int:
     """Returns the span that carries the report: the first cited of a culprit, else its step."""
     ranks = table.rank
@@ -216,7 +234,9 @@ def _events(
     return event, Event(semconv.EVENT_DIAGNOSIS, time_ns, told)
 
 
-def diagnosis_attributes(incident: str, diagnosis: Mapping[str, Any]) -> dict[str, WireValue]:
+def diagnosis_attributes(
+    incident: str, diagnosis: Mapping[str, Any], *, revision: int = 0
+) -> dict[str, WireValue]:
     """Returns what a diagnosis' event says: what a person reads first, and the whole object."""
     return {
         semconv.INCIDENT_ID: incident,
@@ -225,6 +245,8 @@ def diagnosis_attributes(incident: str, diagnosis: Mapping[str, Any]) -> dict[st
         semconv.COMPONENT: diagnosis["component"],
         semconv.CONFIDENCE: diagnosis["confidence"],
         semconv.ACTION: diagnosis["actions"][0],
+        semconv.DIAGNOSIS_MODE: diagnosis["mode"],
+        semconv.REVISION: revision,
         semconv.DIAGNOSIS: msgspec.json.encode(diagnosis).decode(),
     }
 

@@ -20,7 +20,7 @@ from kat_otel.kernels import meanings
 from kat_otel.otlp.signals import Gauge, Histogram, Labels, Sum, encode_metrics
 from kat_otel.per_string import NEW
 from kat_otel.spans import SpanTable
-from kat_otel.telemetry import Books
+from kat_otel.telemetry import Telemetry
 from kat_otel.ttad.loops import plain
 from kat_otel.verdict import Incident
 
@@ -172,8 +172,9 @@ class Measurements:
             for labels in [labels for labels in series if own in labels]:
                 del series[labels]
 
-    def encode(self, books: Books, now_ns: int) -> bytes:
+    def encode(self, telemetry: Telemetry, now_ns: int) -> bytes:
         """Returns the bytes of an ExportMetricsServiceRequest."""
+        books = telemetry.books
         if self._forgotten:
             books.mark("metric series forgotten", self._forgotten)
             self._forgotten = 0
@@ -207,6 +208,7 @@ class Measurements:
                     impact,
                 ),
                 Sum(semconv.METRIC_SPANS, "{span}", "Spans by what became of them.", outcomes),
+                *_explanations(telemetry),
             ],
             start_ns=self._start_ns,
             now_ns=now_ns,
@@ -227,6 +229,34 @@ def _labels(instance: str, incident: Incident, *, silenced: bool) -> Iterator[La
     )
     for rank in incident.culprit.ranks[:8] or [-1]:
         yield (*common, (semconv.RANK, rank), (semconv.SILENCED, silenced))
+
+
+def _explanations(telemetry: Telemetry) -> Iterator[Sum | Gauge]:
+    """Yields what asking a model came to; nothing where none is asked."""
+    found = telemetry.explanations
+    if found is None:
+        return
+    by: dict[Labels, int] = {(("kat.outcome", k),): n for k, n in sorted(found.outcomes().items())}
+    why: dict[Labels, int] = {((semconv.REASON, k),): n for k, n in sorted(found.reasons().items())}
+    waiting = telemetry.gauges.read().get("questions", 0.0)
+    yield Sum(
+        semconv.METRIC_EXPLANATIONS,
+        "{incident}",
+        "Incidents for which a model was to be asked, by what came of it.",
+        by,
+    )
+    yield Sum(
+        semconv.METRIC_REJECTIONS,
+        "{answer}",
+        "Why answers of a model were not taken, or did not come.",
+        why,
+    )
+    yield Gauge(
+        semconv.METRIC_QUESTIONS,
+        "{incident}",
+        "Incidents that wait to be asked about.",
+        {(): waiting},
+    )
 
 
 def _outcome(key: str) -> Labels:

@@ -30,7 +30,9 @@ from kat_otel.processor.judging import FAILED, Judging
 from kat_otel.processor.leaving import Leaving, as_they_came, as_trace, encoded
 from kat_otel.processor.ledger import Ledger
 from kat_otel.processor.log_events import encode_events
+from kat_otel.processor.mark import culprit_span
 from kat_otel.processor.measure import Measurements, arrival_lateness
+from kat_otel.processor.questions import Explain
 from kat_otel.processor.recent import Recent, duration_of
 from kat_otel.processor.sentence import summary_of
 from kat_otel.processor.silences import Silences
@@ -66,6 +68,8 @@ class Pipeline:
         recent: remembers the last steps.
         capture: told the incidents of each step, to ask for whole steps where digests showed them.
         silences: of operators.
+        explain: told the incidents that have just left and of which there is news, to have a model
+            explain them; returns at once.
     """
 
     def __init__(
@@ -82,8 +86,10 @@ class Pipeline:
         recent: Recent | None = None,
         capture: Callable[[AssembledStep, list[Incident]], None] | None = None,
         silences: Silences | None = None,
+        explain: Explain | None = None,
     ) -> None:
         self._config = config
+        self._explain = explain
         self._capture = capture
         self._silences = silences or Silences()
         self._telemetry = telemetry or Telemetry()
@@ -371,7 +377,7 @@ class Pipeline:
     def _tell(self, step: AssembledStep, report: Report, now: float, latency: float) -> None:
         self._telemetry.latencies.observe("verdict", latency)
         if report.incidents:
-            self._tell_incidents(step, report.incidents, now)
+            self._tell_incidents(step, report, now)
         if self._capture is not None:
             self._capture(step, report.active)
         comparable = report.source.clock.state != "unaligned"
@@ -379,7 +385,8 @@ class Pipeline:
         self._recent.judged(step, report, latency, lateness)
         self._measurements.step(step.instance, duration_of(step, report), lateness)
 
-    def _tell_incidents(self, step: AssembledStep, incidents: list[Incident], now: float) -> None:
+    def _tell_incidents(self, step: AssembledStep, report: Report, now: float) -> None:
+        incidents = report.incidents
         new = {incident.id for incident in incidents if self._journal.is_new(incident)}
         for incident in incidents:
             told = {"new": incident.id in new, "silenced": incident.id in step.silenced}
@@ -387,16 +394,19 @@ class Pipeline:
         changed = self._journal.changed(incidents, now, step.silenced)
         for incident in changed:
             logger.info("instance %s: %s", step.instance or "?", summary_of(incident))
-        if self._sink is None or not changed:
-            return
-        # The events are owed as long as the step: after a crash both are made again.
-        data = encode_events(step.instance, changed, step.silenced)
-        self._offer(Payload("logs", data, receipts=step.receipts))
+        if self._sink is not None and changed:
+            # The events are owed as long as the step: after a crash both are made again.
+            data = encode_events(step.instance, changed, step.silenced)
+            self._offer(Payload("logs", data, receipts=step.receipts))
+        if self._explain is not None:
+            for incident in changed:
+                span = culprit_span(step.table, incident)
+                self._explain(step.instance, incident, report, span)
 
     def _send_metrics(self) -> None:
         if self._sink is None:
             return
-        encode = partial(self._measurements.encode, self._books, time.time_ns())
+        encode = partial(self._measurements.encode, self._telemetry, time.time_ns())
         data = self._defects.guard(encode, "metrics failed", "they are left out this time")
         if data is not None:
             self._offer(Payload("metrics", data))

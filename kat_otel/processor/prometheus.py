@@ -33,7 +33,15 @@ from kat_otel.processor.build import kat_version
 from kat_otel.processor.exporter import Signal
 from kat_otel.processor.live_view import LiveView
 from kat_otel.processor.recent import Recent
-from kat_otel.telemetry import LATENCY_BOUNDS, Distribution, Latency, Level, Outcome, Telemetry
+from kat_otel.telemetry import (
+    LATENCY_BOUNDS,
+    Distribution,
+    Explanation,
+    Latency,
+    Level,
+    Outcome,
+    Telemetry,
+)
 
 __all__ = ["METRICS", "MetricInfo", "metrics_app", "registry_of"]
 
@@ -61,6 +69,7 @@ _LEVELS: Final[dict[Level, tuple[str, str]]] = {
         "export_last_success_age_seconds",
         "Time since the endpoint last acknowledged a request.",
     ),
+    "questions": ("explanations_waiting", "Incidents that wait to be asked about."),
 }
 
 _PREFIX: Final = "kat_processor_"
@@ -132,6 +141,24 @@ METRICS: Final = (
         "What operators said of incidents.",
     ),
     MetricInfo(
+        "kat_processor_explanations_total",
+        "counter",
+        ("outcome",),
+        "Incidents for which a model was to be asked, by what came of it.",
+    ),
+    MetricInfo(
+        "kat_processor_explanation_rejections_total",
+        "counter",
+        ("reason",),
+        "Why answers of a model were not taken, or did not come.",
+    ),
+    MetricInfo(
+        "kat_processor_explanation_tokens_total",
+        "counter",
+        ("direction",),
+        "Tokens of the requests to a model and of its answers.",
+    ),
+    MetricInfo(
         "kat_processor_work_duration_seconds",
         "histogram",
         ("work",),
@@ -185,6 +212,7 @@ class _Figures(Collector):
         yield from self._marks()
         yield from self._undelivered()
         yield from self._incidents()
+        yield from self._explanations()
         yield from self._durations()
         for level, value in self._telemetry.gauges.read().items():
             yield _gauge(_PREFIX + _LEVELS[level][0], {(): value})
@@ -234,6 +262,17 @@ class _Figures(Collector):
         opened, verdicts = self._recent.opened(), get_args(Verdict)
         told = {(verdict, *what): 0 for what in opened for verdict in verdicts}
         yield _counter("kat_processor_feedback_total", told | self._view.feedback.counts())
+
+    def _explanations(self) -> Iterator[Metric]:
+        found = self._telemetry.explanations
+        if found is None:
+            return
+        outcomes = dict.fromkeys(get_args(Explanation), 0) | found.outcomes()
+        yield _counter("kat_processor_explanations_total", {(k,): n for k, n in outcomes.items()})
+        reasons = {(name,): n for name, n in found.reasons().items()}
+        yield _counter("kat_processor_explanation_rejections_total", reasons)
+        tokens = dict(zip((("sent",), ("received",)), found.tokens(), strict=True))
+        yield _counter("kat_processor_explanation_tokens_total", tokens)
 
     def _durations(self) -> Iterator[Metric]:
         found = self._telemetry.latencies.read()

@@ -32,6 +32,7 @@ RESTART_KEYS: Final = frozenset(
         "assembler.remembered_steps",
         "detector.history_steps",  # the size of every history's ring
         *(f"hardware.{key}" for key in ("keep", "window", "max_series")),  # of the store
+        "analyzer",  # its client, and what it has learnt of the endpoint
         "exporter.endpoint",
         "exporter.tls",
         "exporter.compression",

@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 from kat_otel.config import Config, WalConfig
 from kat_otel.errors import DecodeError, KatError
 from kat_otel.otlp.warm import warm
+from kat_otel.processor.asking import asking_of
 from kat_otel.processor.control import ControlServer
 from kat_otel.processor.desk import Desk
 from kat_otel.processor.exhibits import Exhibits
@@ -116,6 +117,7 @@ class Processor:
         self._control = (
             ControlServer(config, self.books, desk=self._desk) if config.control.endpoint else None
         )
+        self._asking = asking_of(config, self.telemetry, self._recent.exhibits, self._exporter)
         judges, self._retune = _judges(config, judge, self.books)
         self._pipeline = Pipeline(
             config,
@@ -129,6 +131,7 @@ class Processor:
             recent=self._recent,
             capture=self._control.found if self._control else None,
             silences=self._desk.silences,
+            explain=self._asking.offer if self._asking else None,
         )
         self._reloaded: Config | None = None  # set by reload(), taken by the judging thread
         self._tell_of_work(config)
@@ -175,6 +178,8 @@ class Processor:
             raise
         if self._exporter:
             self._exporter.start()
+        if self._asking:
+            self._asking.start()
         self._thread.start()
         self._started = True
         where = self._config.exporter.endpoint or "nowhere"
@@ -231,6 +236,8 @@ class Processor:
         if self._thread.is_alive():
             kept = "is in the log" if self._log else "is lost"
             logger.error("stopping: judging did not end in time, what it holds %s", kept)
+        if self._asking:
+            self._asking.stop(left() / 4)
         if self._exporter:
             self._exporter.stop(left())
             self._thread.join(_END_S)  # it may have waited for room there

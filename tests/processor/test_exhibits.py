@@ -165,3 +165,39 @@ def test_where_nobody_draws_pages_nothing_is_kept_whatever_the_settings_say(play
     drawn.reload(DebugConfig(reports=5))
     play(drawn.exhibits, 2)
     assert len(drawn.exhibits.all()) == 1
+
+
+MODELS = {"mode": "model", "causal_chain": [{"claim": "so", "evidence_ids": ["e1", "C1"]}]}
+
+
+def test_what_a_model_said_later_stands_in_the_report_and_stays_as_steps_go_on(play):
+    exhibits = Exhibits(8, ROOMY)
+    play(exhibits, 1)
+    before = exhibits.find("incident-1")
+    exhibits.diagnosed(before.incident, MODELS)
+    found = exhibits.find("incident-1")
+    assert found is not before, "a page made of it is made anew"
+    assert found.incident.diagnosis == MODELS
+    assert found.spans is before.spans
+    play(exhibits, 2)
+    assert exhibits.find("incident-1").incident.diagnosis == MODELS
+
+
+def test_it_does_not_speak_of_facts_that_are_others_by_now(play):
+    exhibits = Exhibits(8, ROOMY)
+    play(exhibits, 1)
+    exhibits.diagnosed(exhibits.find("incident-1").incident, MODELS)
+    evidence = exhibits.find("incident-1").incident.evidence
+    assert evidence[0].id == "e1"
+    others = [msgspec.structs.replace(evidence[0], signal="another"), *evidence[1:]]
+    play(exhibits, 2, evidence=others, diagnosis=None)
+    assert exhibits.find("incident-1").incident.diagnosis is None
+
+
+def test_what_models_said_is_bounded_as_the_incidents_are(play):
+    exhibits = Exhibits(2, ROOMY)
+    play(exhibits, 1)
+    known = exhibits.find("incident-1").incident
+    for number in range(5):
+        exhibits.diagnosed(msgspec.structs.replace(known, id=f"other-{number}"), MODELS)
+    assert len(exhibits._later) == 2

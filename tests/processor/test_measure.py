@@ -8,7 +8,7 @@ from kat_otel import semconv
 from kat_otel.processor import measure
 from kat_otel.processor.measure import Measurements, arrival_lateness
 from kat_otel.spans import Resource, SpanKind, SpanTable, SpanTableBuilder
-from kat_otel.telemetry import Books
+from kat_otel.telemetry import Explanations, Telemetry
 
 
 def collectives(starts: dict[int, list[int]], name: str = "ncclDevKernel_AllReduce") -> SpanTable:
@@ -48,10 +48,10 @@ def test_what_cannot_be_compared_has_no_lateness(table):
 
 def test_series_are_bounded_the_longest_silent_go_and_are_counted(monkeypatch):
     monkeypatch.setattr(measure, "_MOST_SERIES", 10)
-    measurements, books = Measurements(0), Books()
+    measurements, telemetry = Measurements(0), Telemetry()
     for rank in range(100):
         measurements.step("a", 1_000, {0: 5, rank: 5})
-    data = measurements.encode(books, 1)
+    data = measurements.encode(telemetry, 1)
     (scope,) = ExportMetricsServiceRequest.FromString(data).resource_metrics[0].scope_metrics
     (skew,) = (m for m in scope.metrics if m.name == semconv.METRIC_ARRIVAL_SKEW)
     ranks = {
@@ -61,4 +61,19 @@ def test_series_are_bounded_the_longest_silent_go_and_are_counted(monkeypatch):
         if pair.key == semconv.RANK
     }
     assert ranks == {0, *range(91, 100)}
-    assert books.marked("metric series forgotten") == 90
+    assert telemetry.books.marked("metric series forgotten") == 90
+
+
+def test_what_asking_a_model_came_to_is_told_where_one_is_asked():
+    telemetry = Telemetry()
+    assert b"kat.analyzer" not in Measurements(0).encode(telemetry, 1)
+    telemetry.explanations = Explanations()
+    telemetry.explanations.count("rejected", ["no_json", "truncated"])
+    telemetry.gauges.set("questions", lambda: 3)
+    request = ExportMetricsServiceRequest.FromString(Measurements(0).encode(telemetry, 1))
+    metrics = {m.name: m for m in request.resource_metrics[0].scope_metrics[0].metrics}
+    (point,) = metrics["kat.analyzer.explanations"].sum.data_points
+    assert (point.attributes[0].value.string_value, point.as_int) == ("rejected", 1)
+    reasons = metrics["kat.analyzer.rejections"].sum.data_points
+    assert {p.attributes[0].value.string_value for p in reasons} == {"no_json", "truncated"}
+    assert metrics["kat.analyzer.queue"].gauge.data_points[0].as_double == 3

@@ -12,7 +12,7 @@ from kat_otel.otlp import encode_traces
 from kat_otel.processor.http import HttpServer
 from kat_otel.processor.prometheus import METRICS, metrics_app, registry_of
 from kat_otel.processor.recent import Recent
-from kat_otel.telemetry import Telemetry
+from kat_otel.telemetry import Explanations, Telemetry
 from tests.processor.receiving import Receivers, by_grpc
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -34,6 +34,8 @@ def telemetry() -> Telemetry:
     telemetry.latencies.observe("decode", 0.003)
     telemetry.latencies.observe("verdict", 0.2)
     telemetry.gauges.set("log_bytes", lambda: 4096)
+    telemetry.explanations = Explanations()
+    telemetry.explanations.count("rejected", ["no_json"])
     return telemetry
 
 
