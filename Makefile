@@ -1,7 +1,7 @@
 # KAT-OTel: `make demo` shows it, `make test` checks it, `make help` lists the rest.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help docs docs-links demo test test-slow test-torch integration lint format bench collector dist readme versions clean
+.PHONY: help sbom docs docs-links demo test test-slow test-torch integration lint format bench collector dist readme versions clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -53,6 +53,9 @@ dist: ## wheel and source archive into dist/
 	@scripts/make-venv dev
 	$(BIN)/python -m build --outdir dist
 
+sbom: ## what a release brings along, and its licences, into dist/
+	@scripts/make-sbom
+
 docs: ## the documentation as a site in docs/_build/html; a warning is an error
 	@scripts/make-venv dev
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
@@ -68,8 +71,9 @@ readme: ## put the real output of kat analyze into README.md (needs the real tra
 
 versions: ## write requirements/ci.txt anew, with the newest versions that pyproject.toml allows
 	@python3 -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet uv
-	.cache/uv/bin/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \
+	UV_PYTHON_DOWNLOADS=never .cache/uv/bin/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \
 	    --extra dev --extra analyzer --no-header --no-annotate --output-file requirements/ci.txt
+	@scripts/make-venv dev && images/pin-packages
 
 clean: ## remove the environment and the caches
 	rm -rf .venv .cache dist build out docs/_build docs/repository .pytest_cache .ruff_cache .hypothesis
