@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from kat_otel.spans import SpanKind
 from kat_otel.ttad.cause import Walk, walk_back
 from kat_otel.ttad.durations import Durations
 from kat_otel.ttad.impact import saving_ns
@@ -99,9 +100,9 @@ def suspects(judged: Judged, settings: Settings) -> list[Suspect]:
         if suspect.impact_ns >= smallest:
             suspect.kind = _kind(suspect, slow_ranks)
         else:  # nobody lost much, but its kernels are slow beyond chance
-            suspect.kind = "slow_rank" if slow_ranks[columns].any() else "slow_kernel"
+            suspect.kind = _slow_kind(columns, slow_nodes, slow_ranks, judged)
         suspect.nodes = _top_nodes(suspect, slow_nodes, work)
-        if suspect.kind in ("slow_rank", "slow_kernel"):
+        if suspect.kind in ("slow_rank", "slow_kernel", "slow_copy"):
             suspect.impact_ns = max(suspect.impact_ns, _kernel_saving(suspect, cells, judged))
         found.append(suspect)
     blamed = {c for s in found for c in s.columns}
@@ -109,7 +110,8 @@ def suspects(judged: Judged, settings: Settings) -> list[Suspect]:
     slow: list[int] = np.flatnonzero(slow_ranks | work.large).tolist()
     for column in slow:
         if column not in blamed and (slow_ranks[column] or slow_nodes[:, column].any()):
-            suspect = _slow_suspect(column, slow_nodes, slow_ranks, work, alone=ranks == 1)
+            suspect = _slow_suspect(column, slow_nodes, slow_ranks, judged)
+            suspect.impact_ns = _kernel_saving(suspect, cells, judged)
             lasting = len(suspect.nodes) >= _LASTING or suspect.own_ns >= smallest
             if lasting and (suspect.sure or not waiting):
                 found.append(suspect)
@@ -257,6 +259,15 @@ def _kind(suspect: Suspect, slow_ranks: Bool) -> Kind:
     return "late_launch" if largest == "launch" else "stall"
 
 
+def _slow_kind(columns: list[int], slow_nodes: Bool, slow_ranks: Bool, judged: Judged) -> Kind:
+    """What is slow on ranks that nobody (measurably) waited for: by where most of it lies."""
+    if slow_ranks[columns].any():
+        return "slow_rank"
+    excess = np.where(slow_nodes[:, columns], judged.durations.excess[:, columns], 0.0).sum(axis=1)
+    copies = np.isin(judged.features.kind, (SpanKind.MEMCPY, SpanKind.MEMSET))
+    return "slow_copy" if excess[copies].sum() > 0.5 * excess.sum() else "slow_kernel"
+
+
 def _top_nodes(suspect: Suspect, slow_nodes: Bool, judged: Durations) -> list[int]:
     """Nodes to cite: what the walk blames, then what stands out by itself."""
     if suspect.kind in ("late_launch", "stall"):
@@ -264,39 +275,39 @@ def _top_nodes(suspect: Suspect, slow_nodes: Bool, judged: Durations) -> list[in
     blamed = suspect.walk.copies if suspect.kind == "slow_copy" else suspect.walk.kernels
     nodes = sorted((n for n in blamed if blamed[n] > 0), key=lambda n: -blamed[n])
     flagged = np.flatnonzero(slow_nodes[:, suspect.columns].any(axis=1)).tolist()
+    flagged.sort(key=lambda n: -float(judged.excess[n, suspect.columns].max()))
     if suspect.kind == "slow_kernel" and flagged:
-        return sorted(flagged, key=lambda n: -float(judged.excess[n, suspect.columns].max()))
+        return flagged
     return nodes + [n for n in flagged if n not in blamed]
 
 
-def _slow_suspect(
-    column: int, slow_nodes: Bool, slow_ranks: Bool, judged: Durations, *, alone: bool
-) -> Suspect:
+def _slow_suspect(column: int, slow_nodes: Bool, slow_ranks: Bool, judged: Judged) -> Suspect:
     """A rank whose kernels are slow although nobody (measurably) waited for it.
 
     One slow kernel that cost nobody anything is weather; the caller asks for more.
     """
+    work = judged.durations
     nodes = np.flatnonzero(slow_nodes[:, column])
     whole = bool(slow_ranks[column])
     if whole:
-        nodes = np.flatnonzero(judged.judged[:, column])
-        sided = judged.sided[nodes, column].any()
-        z, p = float(judged.rank_z[column]), float(judged.rank_p[column]) * len(judged.rank_p)
+        nodes = np.flatnonzero(work.judged[:, column])
+        sided = work.sided[nodes, column].any()
+        z, p = float(work.rank_z[column]), float(work.rank_p[column]) * len(work.rank_p)
     else:
-        sided = judged.sided[nodes, column].all()
-        deviations = judged.z(nodes, column)
+        sided = work.sided[nodes, column].all()
+        deviations = work.z(nodes, column)
         z = float(deviations.max())
-        p = float(judged.p(deviations).min()) * int(judged.judged.sum())
-    nodes = nodes[np.argsort(-judged.excess[nodes, column], kind="stable")]
+        p = float(work.p(deviations).min()) * int(work.judged.sum())
+    nodes = nodes[np.argsort(-work.excess[nodes, column], kind="stable")]
     return Suspect(
         columns=[column],
-        kind="slow_rank" if whole else "slow_kernel",
-        sure=bool(sided) and not alone,
+        kind=_slow_kind([column], slow_nodes, slow_ranks, judged),
+        sure=bool(sided) and len(judged.alignment.ranks) > 1,
         score=z,
         p=min(p, 1.0),
         nodes=nodes.tolist(),
-        own_ns=float(np.maximum(judged.excess[nodes, column], 0.0).sum()),
-        slowdown=float(judged.rank_excess[column]),
+        own_ns=float(np.maximum(work.excess[nodes, column], 0.0).sum()),
+        slowdown=float(work.rank_excess[column]),
     )
 
 

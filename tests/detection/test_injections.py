@@ -19,6 +19,7 @@ from kat_otel.lmdia.inject import (
     Injected,
     late_launches,
     slow_collectives,
+    slow_copies,
     slow_kernels,
     slow_rank,
 )
@@ -78,7 +79,7 @@ def play(
     return Case(injected, report, sick.step_ns - healthy.step_ns, sick.step_ns)
 
 
-def check(case: Case) -> None:
+def check(case: Case, within: float = 0.3) -> None:
     """One culprit and kind, the injected; its cost as it was; nobody else."""
     fault = case.injected.fault
     told = [
@@ -96,7 +97,7 @@ def check(case: Case) -> None:
         assert incident.component in fault.components, f"{truth} by {incident.component}"
     if case.cost_ns > COUNTS_NS * case.step_ns:
         costs = sum(incident.impact_ns for incident in case.report.incidents)
-        assert costs == pytest.approx(case.cost_ns, rel=0.3), truth
+        assert costs == pytest.approx(case.cost_ns, rel=within), truth
 
 
 @pytest.mark.parametrize("seed", HEALTHY_SEEDS)
@@ -143,3 +144,9 @@ def test_a_healthy_baseline_of_the_same_work_makes_no_incident(program: Program)
     baseline = record(Group(program, BASELINE_SEED), [0])
     report = analyze(record(Group(program, 31), [0]), baseline=baseline)
     assert [(i.kind, i.culprit.ranks, i.impact_ns) for i in report.incidents] == []
+
+
+@pytest.mark.parametrize(("rank", "seed"), RANKS_AND_SEEDS)
+def test_copies_that_take_twenty_times_as_long(program: Program, rank: int, seed: int) -> None:
+    # one copy of the four in a decode lies behind the last collective, where nobody waits for it
+    check(play(program, slow_copies(program, rank, 20.0), seed), within=0.4)
