@@ -22,6 +22,7 @@ from kat_otel.lmdia.inject import (
     Injected,
     late_launches,
     slow_collectives,
+    slow_copies,
     slow_kernels,
     slow_rank,
 )
@@ -79,6 +80,7 @@ def main() -> None:
                 "compute of a rank 10 % slower": (slow_rank(program, rank, 10), None),
                 "three kernels x2": (slow_kernels(program, rank, three, 2.0), None),
                 "launches 5 ms late": (late_launches(program, rank, 5e6, [at]), None),
+                "copies x20": (slow_copies(program, rank, 20.0), None),
                 "collectives x1.5, baseline": (slow_collectives(program, 1.5), baseline),
             }
             for fault, (injected, usual) in faults.items():
