@@ -111,7 +111,8 @@ def test_it_is_a_group_of_its_own_nice_and_holds_no_strangers_files(running) -> 
     pipe.say(1)
     wait_for_steps(collector, 1)
     assert os.getsid(helper.pid) == helper.pid != os.getsid(0)
-    assert os.getpriority(os.PRIO_PROCESS, helper.pid) == 5
+    nicer = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5)
+    assert os.getpriority(os.PRIO_PROCESS, helper.pid) == nicer
     held = {str(fd.readlink()) for fd in Path(f"/proc/{helper.pid}/fd").iterdir()}
     mine = str(Path(f"/proc/self/fd/{pipe.fd}").readlink())
     pipes = {name for name in held if name.startswith("pipe:")} - {mine}
