@@ -248,13 +248,23 @@ class WriteAheadLog:
             error = failure
             if not (settled and records):
                 return error
-            try:  # what is settled makes room, if anything does
+            try:  # what is settled makes room, if anything does, but not in the same transaction
                 self._store.write([], settled, self._next_id)
             except (LogFullError, LogFailedError):
                 return error
+            if isinstance(error, LogFullError):
+                error = self._again(records)
         with self._changed:
             self._settled.difference_update(settled)
         return error
+
+    def _again(self, records: list[Record]) -> KatError | None:
+        """Writes a group for which room has just been made; returns why it still has none."""
+        try:
+            self._store.write(records, [], self._next_id)
+        except (LogFullError, LogFailedError) as failure:
+            return failure
+        return None
 
     def _settle_late(self) -> None:
         """Writes what is settled when no request comes that would take it along."""

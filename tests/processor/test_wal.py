@@ -191,6 +191,17 @@ def test_room_is_found_in_pieces(open_log, quick) -> None:
     assert len(fill(log, 20_000)) >= 0.8 * len(ids) / 2
 
 
+def test_what_is_settled_makes_room_for_what_comes_with_it(open_log, monkeypatch) -> None:
+    """LMDB does not use the pages again that the same transaction gives up."""
+    monkeypatch.setattr(wal, "_SETTLE_WAIT_S", 60.0)
+    log = open_log(4 * MIB)
+    log.settle([log.append("logs", bytes(1_048_560), 7)])
+    log.settle([log.append("logs", bytes(size), 7) for size in (600_000, 600_000, 0, 1_048_560)])
+    number = log.append("logs", bytes(1_048_560), 7)
+    log.close()
+    assert [record.id for record in open_log(4 * MIB).pending()] == [number]
+
+
 def test_a_full_log_says_what_to_do(open_log) -> None:
     log = open_log(MIB)
     fill(log)
