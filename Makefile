@@ -72,7 +72,7 @@ readme: ## put the real output of kat analyze into README.md (needs the real tra
 versions: ## write requirements/ci.txt anew, with the newest versions that pyproject.toml allows
 	@python3 -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet uv
 	UV_PYTHON_DOWNLOADS=never .cache/uv/bin/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \
-	    --extra dev --extra analyzer --no-header --no-annotate --output-file requirements/ci.txt
+	    --extra dev --no-header --no-annotate --output-file requirements/ci.txt
 	@scripts/make-venv dev && images/pin-packages
 
 clean: ## remove the environment and the caches

@@ -241,27 +241,21 @@ class WriteAheadLog:
     def _write(self, records: list[Record], settled: list[int]) -> KatError | None:
         """Writes a group; returns why its records are not in the log, or None."""
         settled.sort()  # neighbours lie on one page
-        error: KatError | None = None
-        try:
-            self._store.write(records, settled, self._next_id)
-        except (LogFullError, LogFailedError) as failure:
-            error = failure
-            if not (settled and records):
-                return error
-            try:  # what is settled makes room, if anything does, but not in the same transaction
-                self._store.write([], settled, self._next_id)
-            except (LogFullError, LogFailedError):
+        error = self._commit(records, settled)
+        if error is not None:
+            # what is settled makes room, if anything does, but not in the same transaction
+            if not (settled and records) or self._commit([], settled) is not None:
                 return error
             if isinstance(error, LogFullError):
-                error = self._again(records)
+                error = self._commit(records, [])
         with self._changed:
             self._settled.difference_update(settled)
         return error
 
-    def _again(self, records: list[Record]) -> KatError | None:
-        """Writes a group for which room has just been made; returns why it still has none."""
+    def _commit(self, records: list[Record], settled: list[int]) -> KatError | None:
+        """Tries one transaction; returns why it failed, or None."""
         try:
-            self._store.write(records, [], self._next_id)
+            self._store.write(records, settled, self._next_id)
         except (LogFullError, LogFailedError) as failure:
             return failure
         return None
