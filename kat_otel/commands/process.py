@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-import threading
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import FrameType
+from typing import Literal
 
 import click
 
@@ -67,10 +68,9 @@ def process(config_file: Path | None) -> None:
         sys.exit(2)
     try:
         # A signal wakes the wait; half a second bounds how late a failure is seen.
-        while not signals.stop.wait(0.5):
+        while (asked := signals.wait(0.5)) != "stop":
             processor.wait(0)
-            if signals.reload.is_set():
-                signals.reload.clear()
+            if asked == "reload":
                 _reload(processor, config_file, frozenset(shut_ports))
     except KatError as error:
         click.echo(f"error: {error}", err=True)
@@ -101,11 +101,16 @@ def _reload(processor: Processor, config_file: Path | None, shut_ports: frozense
 
 
 class _Signals:
-    """What supervisors ask for. Handlers only note it: they run in the middle of anything."""
+    """What supervisors ask for. Handlers only note it: they run in the middle of anything.
+
+    Even in the middle of the wait: an Event's set() would then wait for ever for the lock that the
+    wait holds. A SimpleQueue may be put to from there.
+    """
 
     def __init__(self) -> None:
-        self.stop = threading.Event()
-        self.reload = threading.Event()
+        self._asked: SimpleQueue[Literal["stop", "reload"]] = SimpleQueue()
+        self._stopping = False
+        self._reload_waits = False
 
     def listen(self) -> None:
         """Takes the place of what the signals do by default."""
@@ -113,12 +118,25 @@ class _Signals:
         signal.signal(signal.SIGINT, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_reload)
 
+    def wait(self, seconds: float) -> Literal["stop", "reload"] | None:
+        """Returns what was asked for first, None if nothing was within ``seconds``."""
+        try:
+            asked = self._asked.get(timeout=seconds)
+        except Empty:
+            return None
+        if asked == "reload":
+            self._reload_waits = False  # before the file is read: who asks from now on asks anew
+        return asked
+
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        if self.stop.is_set():
+        if self._stopping:
             sys.exit(1)
-        self.stop.set()
+        self._stopping = True
+        self._asked.put("stop")
 
     def _on_reload(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        self.reload.set()
+        if not self._reload_waits:
+            self._reload_waits = True
+            self._asked.put("reload")

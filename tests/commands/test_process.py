@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -137,6 +138,30 @@ def test_sighup_takes_new_settings_and_names_what_waits_for_a_restart(started, s
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 0, said
+
+
+WAITS = """
+from kat_otel.commands.process import _Signals
+signals = _Signals()
+signals.listen()
+print("listening", flush=True)
+while signals.wait(0.00001) != "stop":
+    pass
+"""
+
+
+def test_a_signal_in_the_middle_of_the_wait_for_signals_is_heard():
+    """Where a handler takes a lock that the wait holds, both stand still for ever."""
+    with subprocess.Popen([sys.executable, "-c", WAITS], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"listening\n"
+            until = time.monotonic() + 2.0
+            while time.monotonic() < until:
+                process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=20) == 0
+        finally:
+            process.kill()
 
 
 def test_sighup_with_wrong_settings_leaves_the_old_ones_in_force(started, settings):
