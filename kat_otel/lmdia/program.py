@@ -9,6 +9,7 @@ fault put into the program has the consequences it would have had on the machine
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -47,6 +48,8 @@ class Operation:
         nbytes: bytes copied or communicated; ``UNKNOWN`` if not said.
         graph_launch: operation (of kind LAUNCH) that launched this graph node, or ``UNKNOWN``.
         graph, graph_node: CUDA graph ids, or ``UNKNOWN``.
+        memory_share: share of a kernel's time that memory bandwidth bounds, in [0, 1]; the rest
+            goes with the clock. NaN if unknown (programs made from real traces).
     """
 
     name: str
@@ -63,6 +66,7 @@ class Operation:
     graph_launch: int = UNKNOWN
     graph: int = UNKNOWN
     graph_node: int = UNKNOWN
+    memory_share: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,10 +42,12 @@ class Group:
             step: its number.
             program: what to run instead of the healthy program (with a fault in it).
         """
-        # Standing differences between GPUs are drawn once; the same seed gives them back.
-        standing = draw_standing(self.program, self.noise, np.random.default_rng([self.seed]))
+        program = program or self.program
+        # Standing differences between GPUs are drawn once an instance: the same seed gives them
+        # back, whatever the step runs.
+        standing = draw_standing(program, self.noise, np.random.default_rng([self.seed]))
         rng = np.random.default_rng([self.seed, 1 + step])
-        noisy = disturb(program or self.program, self.noise, rng, standing)
+        noisy = disturb(program, self.noise, rng, standing)
         return noisy, simulate(noisy)
 
 
