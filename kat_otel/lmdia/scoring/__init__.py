@@ -1,0 +1,1 @@
+"""The benchmark's scorer: what was said beside what is true, at three levels."""
