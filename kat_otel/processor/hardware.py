@@ -11,16 +11,15 @@ import msgspec
 
 from kat_otel.config import HardwareConfig
 from kat_otel.hardware import HardwareStore
-from kat_otel.spans import UNKNOWN, Resource, SpanTable
+from kat_otel.spans import SpanTable
 from kat_otel.ttad.components import refine
+from kat_otel.ttad.concerned import readings_on
 from kat_otel.verdict import Component, ComponentCandidate, Evidence, Incident, Report
 
 __all__ = ["HardwareJoin"]
 
 _EVERY: Final = 1.0
 """Seconds between two looks at the readings for an incident: exporters are not faster."""
-_PEERS: Final = 32
-"""Ranks beside the culprits that are looked at: their median does not change with more."""
 _REMEMBERED: Final = 1_000
 
 
@@ -80,15 +79,7 @@ class HardwareJoin:
         )
 
     def _anew(self, incident: Incident, table: SpanTable, now: float) -> Incident:
-        members = _members(incident, table)
-        readings = self.store.lookup(
-            instance=members[0].instance if members else "",
-            hosts=[m.host for m in members],
-            hardware_ids=[m.hardware_id for m in members],
-            ranks=[m.rank for m in members],
-            begin_ns=incident.first_seen,
-            end_ns=incident.last_seen,
-        )
+        readings = readings_on(incident, table.resources, self.store)
         refined = refine(incident, readings)
         told = _Told(now)
         if refined is not incident:
@@ -100,13 +91,3 @@ class HardwareJoin:
         if len(self._told) > _REMEMBERED:
             self._told.popitem(last=False)
         return refined
-
-
-def _members(incident: Incident, table: SpanTable) -> list[Resource]:
-    """The culprits, and peers spread over the others; of a group without culprit everybody."""
-    by_rank = {r.rank: r for r in table.resources if r.rank != UNKNOWN}
-    culprits = [by_rank[r] for r in incident.culprit.ranks if r in by_rank]
-    others = [by_rank[r] for r in sorted(by_rank) if r not in incident.culprit.ranks]
-    if not incident.culprit.ranks:
-        return others
-    return [*culprits, *others[:: max(1, -(-len(others) // _PEERS))]]
