@@ -99,7 +99,8 @@ class Detector:
         Returns:
             A report whose incidents are those that this step touched or resolved.
         """
-        if self._baseline is None and self._xp is numpy_xp:
+        whole = self._baseline is None and not self._settings.without
+        if whole and self._xp is numpy_xp:
             seen = self._short_way.look(table, self.history, self.gaps)
             if seen is not None:
                 return self._healthy(table, seen)
@@ -107,6 +108,8 @@ class Detector:
             return self._digests.judge(table)
         table, meaning = classify(table, self._settings.collectives)
         alignment = align(table, meaning)
+        if "peers" in self._settings.without:
+            alignment = replace(alignment, peers=np.arange(len(alignment.ranks), dtype=np.int32))
         step = int(table.step[0]) if len(table) else -1
         measured = features(table, alignment)
         offset, clock = clock_offsets(measured, alignment, one_host=on_one_host(table))
@@ -185,11 +188,12 @@ class Detector:
         settings, xp = self._settings, self._xp
         met = meetings(table, measured, alignment)
         bound = anchors(table, measured, alignment, met)
-        late = lateness(met, bound, alignment, measured, settings, gaps=self.gaps, xp=xp)
+        gaps = () if "history" in settings.without else self.gaps
+        late = lateness(met, bound, alignment, measured, settings, gaps=gaps, xp=xp)
         if late.entry_gap is not None:
             self.gaps.append(late.entry_gap)
         usual = self._expectation(alignment)
-        few = len(alignment.ranks) <= FEW_RANKS and usual is not None
+        few = len(alignment.ranks) <= FEW_RANKS or "peers" in settings.without
         work = durations(
             table, measured, alignment, usual.duration if few and usual else None, settings, xp=xp
         )
@@ -203,6 +207,8 @@ class Detector:
         return sorted(incidents, key=lambda i: -i.impact_ns)
 
     def _expectation(self, alignment: Alignment) -> Expectation | None:
+        if "history" in self._settings.without:
+            return None
         if self._baseline is not None:
             usual = self._baseline.expect(alignment, mapped=True)
             return None if usual is None else replace(usual, trusted=True)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from kat_otel.kernels import CollectivePattern, Semantics
 
 if TYPE_CHECKING:
     from kat_otel.config import DetectorConfig
 
-__all__ = ["Settings"]
+__all__ = ["Part", "Settings"]
+
+Part = Literal["peers", "history", "walk"]
+"""What an ablation can leave out: ranks compared with each other, a step with earlier ones, and
+the walk from a late arrival back to its cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class Settings:
         max_incidents: incidents reported for one step at most, by impact.
         digests: whether steps without GPU work are judged by their digests.
         collectives: extra rows for the table of collective names.
+        without: parts that are left out, to measure what each is worth; never in operation.
     """
 
     false_alarm_rate: float = 1e-4
@@ -64,6 +69,7 @@ class Settings:
     max_incidents: int = 20
     digests: bool = True
     collectives: tuple[CollectivePattern, ...] = ()
+    without: frozenset[Part] = frozenset()
 
     @staticmethod
     def of(config: DetectorConfig, *, digests: bool = True) -> Settings:

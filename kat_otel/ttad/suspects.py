@@ -93,13 +93,13 @@ def suspects(judged: Judged, settings: Settings) -> list[Suspect]:
     ranks = len(judged.alignment.ranks)
     found: list[Suspect] = []
     for columns in _together(cells, judged.lateness):
-        suspect = _late_suspect(columns, cells, judged)
+        suspect = _late_suspect(columns, cells, judged, settings)
         is_slow = slow_nodes[:, columns].sum() >= _LASTING or slow_ranks[columns].any()
         if suspect.impact_ns < smallest and not is_slow:
             continue
-        if suspect.impact_ns >= smallest:
+        if suspect.impact_ns >= smallest and "walk" not in settings.without:
             suspect.kind = _kind(suspect, slow_ranks)
-        else:  # nobody lost much, but its kernels are slow beyond chance
+        elif is_slow:  # nobody lost much, but its kernels are slow beyond chance
             suspect.kind = _slow_kind(columns, slow_nodes, slow_ranks, judged)
         suspect.nodes = _top_nodes(suspect, slow_nodes, work)
         if suspect.kind in ("slow_rank", "slow_kernel", "slow_copy"):
@@ -177,7 +177,7 @@ def _together(cells: Bool, late: Lateness) -> list[list[int]]:
     return groups
 
 
-def _late_suspect(columns: list[int], cells: Bool, judged: Judged) -> Suspect:
+def _late_suspect(columns: list[int], cells: Bool, judged: Judged, settings: Settings) -> Suspect:
     met, late = judged.meetings, judged.lateness
     mine: Bool = np.zeros(cells.shape, dtype=np.bool_)
     mine[:, columns] = cells[:, columns]
@@ -188,7 +188,8 @@ def _late_suspect(columns: list[int], cells: Bool, judged: Judged) -> Suspect:
     tests = max(int(late.judged.sum()), 1)
     lead = max(columns, key=lambda c: float(np.where(mine[:, c], late.excess[:, c], 0.0).sum()))
     at = np.flatnonzero(mine[:, lead])
-    costliest = at[np.argsort(-late.excess[at, lead], kind="stable")][:_MAX_WALKS]
+    walks = 0 if "walk" in settings.without else _MAX_WALKS
+    costliest = at[np.argsort(-late.excess[at, lead], kind="stable")][:walks]
     p = min(
         float(late.cell_p[mine].min(initial=1.0)) * tests,
         float(late.rank_p[columns].min()) * late.rank_p.size,
