@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from kat_otel.lmdia.decode import LLAMA_70B, decode_program, workers
-from kat_otel.lmdia.extract import extract
 from kat_otel.lmdia.inject import (
     Injected,
     late_launches,
@@ -27,9 +26,8 @@ from kat_otel.lmdia.inject import (
     slow_rank,
 )
 from kat_otel.lmdia.program import Program
+from kat_otel.lmdia.real import groups
 from kat_otel.lmdia.recording import Group, record
-from kat_otel.lmdia.semi import cloned, without_lateness
-from kat_otel.readers import read
 from kat_otel.spans import SpanTable
 from kat_otel.ttad import analyze
 
@@ -42,10 +40,8 @@ LONG_ENOUGH_NS = 8_000
 
 def programs() -> dict[str, Program]:
     """The three groups."""
-    real = read([TRACES / "vllm_gptoss_b200_tp8_rank0"]).table
     return {
-        "dlrm": without_lateness(extract(read([TRACES / "dlrm_8rank"]).table)),
-        "vllm": cloned(extract(real), workers(8)),
+        **groups(TRACES, workers(8)),
         "decode": decode_program(replace(LLAMA_70B, layers=20), workers(8)),
     }
 

@@ -21,7 +21,6 @@ from kat_otel.analyzer.context import Context, context_of
 from kat_otel.config import HardwareConfig
 from kat_otel.hardware import HardwareStore, Reading
 from kat_otel.lmdia.decode import LLAMA_70B, decode_program, workers
-from kat_otel.lmdia.extract import extract
 from kat_otel.lmdia.hardware import Cause as MachineCause
 from kat_otel.lmdia.hardware import Machines
 from kat_otel.lmdia.inject import (
@@ -33,9 +32,8 @@ from kat_otel.lmdia.inject import (
     slow_rank,
 )
 from kat_otel.lmdia.program import Program
+from kat_otel.lmdia.real import RANKS, groups
 from kat_otel.lmdia.recording import Group, record
-from kat_otel.lmdia.semi import cloned, without_lateness
-from kat_otel.readers import read
 from kat_otel.spans import Resource
 from kat_otel.ttad import analyze
 from kat_otel.ttad.components import refine
@@ -43,7 +41,6 @@ from kat_otel.verdict import Incident
 
 __all__ = ["RANKS", "SIGNS", "Base", "Case", "fleet", "from_traces", "play", "simulated"]
 
-RANKS: Final = 8
 _LAYERS: Final = 8
 _SECOND: Final = 1_000_000_000
 _BEGIN: Final = 1_767_225_600 * _SECOND  # 2026-01-01
@@ -116,15 +113,7 @@ def from_traces(folder: Path) -> list[Base]:
 
     Semi-synthetic: kernels, order and times are real, the differences between ranks are not.
     """
-    found: list[Base] = []
-    whole, one = folder / "dlrm_8rank", folder / "vllm_gptoss_b200_tp8_rank0"
-    if whole.is_dir():
-        healed = without_lateness(extract(read([whole]).table))
-        found.append(Base("dlrm", replace(healed, resources=fleet()), real=True))
-    if one.is_dir():
-        group = cloned(extract(read([one]).table), fleet())
-        found.append(Base("vllm", group, real=True))
-    return found
+    return [Base(name, group, real=True) for name, group in groups(folder, fleet()).items()]
 
 
 @functools.cache

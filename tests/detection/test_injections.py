@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from kat_otel.lmdia.decode import LLAMA_70B, decode_program, workers
-from kat_otel.lmdia.extract import extract
 from kat_otel.lmdia.inject import (
     Injected,
     late_launches,
@@ -24,9 +23,8 @@ from kat_otel.lmdia.inject import (
     slow_rank,
 )
 from kat_otel.lmdia.program import Program
+from kat_otel.lmdia.real import groups
 from kat_otel.lmdia.recording import Group, record
-from kat_otel.lmdia.semi import cloned, without_lateness
-from kat_otel.readers import read
 from kat_otel.spans import SpanTable
 from kat_otel.ttad import analyze
 from kat_otel.verdict import Report
@@ -44,10 +42,8 @@ COUNTS_NS = 0.01
 @pytest.fixture(scope="module")
 def programs(traces: Path) -> dict[str, Program]:
     """The three groups; the first two are semi-synthetic."""
-    real = read([traces / "vllm_gptoss_b200_tp8_rank0"]).table
     return {
-        "dlrm": without_lateness(extract(read([traces / "dlrm_8rank"]).table)),
-        "vllm": cloned(extract(real), workers(8)),
+        **groups(traces, workers(8)),
         "decode": decode_program(replace(LLAMA_70B, layers=20), workers(8)),
     }
 

@@ -9,12 +9,17 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kat_otel.errors import KatError
 from kat_otel.lmdia.dataset.label import Label
 from kat_otel.lmdia.hardware import Request
 from kat_otel.lmdia.program import Mask, Program
 from kat_otel.spans import Resource, SpanTable
 
-__all__ = ["Played", "PlayedStep", "affected_ids"]
+__all__ = ["CannotPlayError", "Played", "PlayedStep", "affected_ids"]
+
+
+class CannotPlayError(KatError):
+    """A case that its source does not allow: the message says why."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
