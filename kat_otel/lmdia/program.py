@@ -103,6 +103,8 @@ class Program:
             its start; negative with programmatic dependent launch.
         own: ``(r, n)``, duration of GPU work; of a collective the transfer, from the last
             arrival to this rank's end; of a SYNC the time from the GPU's end to the return.
+        grid: int64 ``(r, n)``, first dimension of the launch shape where ranks have more or less
+            to do, 0 where the operation's own shape holds; None if it holds everywhere.
         resolution_ns: of the clock that will read the times.
         notes: where the program came from ("semi-synthetic: ...").
     """
@@ -117,6 +119,7 @@ class Program:
     latency: Floats
     dispatch: Floats
     own: Floats
+    grid: NDArray[np.int64] | None = None
     resolution_ns: int = 1
     notes: tuple[str, ...] = ()
 

@@ -117,6 +117,7 @@ def _kept(program: Program, keep: Mask) -> Program:
         program,
         operations=operations,
         present=program.present[:, keep],
+        grid=None if program.grid is None else program.grid[:, keep],
         gap=program.gap[:, keep],
         call=program.call[:, keep],
         latency=program.latency[:, keep],

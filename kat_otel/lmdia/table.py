@@ -96,7 +96,7 @@ class _Static:
         self.worker_step = add(WORKER_STEP)
         self.name = np.array([add(op.name) for op in ops], np.int32)
         self.call = np.array([add(op.call) for op in ops], np.int32)
-        self.grid = np.array([add(op.grid) for op in ops], np.int32)
+        self.grid = _grids(program, builder)
         self.block = np.array([add(op.block) for op in ops], np.int32)
         self.group = np.array([add(op.group) for op in ops], np.int32)
         self.host_name = np.array([add(h.name) for h in program.host_operations], np.int32)
@@ -117,6 +117,17 @@ class _Static:
         )
         self.correlation = 1 + step * len(ops) + self.launcher
         self.sequence = _sequences(program, step)
+
+
+def _grids(program: Program, builder: SpanTableBuilder) -> NDArray[np.int32]:
+    """Returns the launch shape of each rank's operations, ``(r, n)``, interned."""
+    add = builder.strings.add
+    common = np.array([add(op.grid) for op in program.operations], np.int32)
+    if program.grid is None:
+        return np.broadcast_to(common, program.present.shape)
+    sizes, index = np.unique(program.grid, return_inverse=True)
+    texts = np.array([add(f"{size},1,1") for size in sizes.tolist()], np.int32)
+    return np.where(program.grid > 0, texts[index.reshape(program.grid.shape)], common)
 
 
 def _sequences(program: Program, step: int) -> NDArray[np.int64]:
@@ -187,7 +198,7 @@ def _rank_columns(
         ),
         "graph": column(UNKNOWN, UNKNOWN, static.graph[calls], static.graph[work]),
         "graph_node": column(UNKNOWN, UNKNOWN, UNKNOWN, static.graph_node[work]),
-        "grid": column(0, 0, 0, static.grid[work]),
+        "grid": column(0, 0, 0, static.grid[row, work]),
         "block": column(0, 0, 0, static.block[work]),
         "bytes": column(UNKNOWN, UNKNOWN, UNKNOWN, static.bytes[work]),
         "group": column(0, 0, 0, static.group[work]),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["Gpu"]
+__all__ = ["GPUS", "Gpu"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +32,17 @@ class Gpu:
     nic: float
     pcie: float
     clock_mhz: int
+
+
+GPUS: Mapping[str, Gpu] = {
+    gpu.name: gpu
+    for gpu in (
+        Gpu("A100-80GB", 2039, 312e3, 312e3, 312e3, 300, 25, 32, 1410),
+        Gpu("H100-SXM", 3350, 989e3, 1979e3, 1979e3, 450, 50, 64, 1980),
+        Gpu("H200-SXM", 4800, 989e3, 1979e3, 1979e3, 450, 50, 64, 1980),
+        Gpu("B200", 8000, 2250e3, 4500e3, 9000e3, 900, 50, 64, 1965),
+        Gpu("MI300X", 5300, 1307e3, 2615e3, 2615e3, 448, 50, 64, 2100),
+    )
+}
+"""The five, by name. HBM, dense tensor throughput, GPU-to-GPU and PCIe rates are the makers' data
+sheets'; the network is one 200 Gbit/s (A100) or 400 Gbit/s adapter a GPU."""

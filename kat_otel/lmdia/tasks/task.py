@@ -51,6 +51,7 @@ class Work:
         expert_load: share of the busiest expert rank over the mean, 1.0 is even; drawn anew each
             step for models with experts.
         busiest: expert rank that has it.
+        replicas: tokens of each data-parallel replica over the mean; empty if all are alike.
     """
 
     prompt_tokens: int
@@ -58,6 +59,7 @@ class Work:
     context: int
     expert_load: float = 1.0
     busiest: int = 0
+    replicas: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
