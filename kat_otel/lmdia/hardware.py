@@ -43,6 +43,10 @@ Cause = Literal[
     "cgroup",
     "swap",
     "disk",
+    "cpu_clock",
+    "pcie_traffic",
+    "nvlink_traffic",
+    "fragmented",
 ]
 CAUSES: Final[tuple[Cause, ...]] = get_args(Cause)
 
@@ -63,6 +67,10 @@ COMPONENT_OF: Final[dict[Cause, Component]] = {
     "cgroup": "host_cpu",
     "swap": "host_memory",
     "disk": "storage",
+    "cpu_clock": "host_cpu",
+    "pcie_traffic": "pcie",
+    "nvlink_traffic": "nvlink",
+    "fragmented": "software",
 }
 """What each cause is called in a report."""
 
@@ -82,6 +90,9 @@ _SLOW_CLOCK: Final[dict[Cause, float]] = {
 _LOG_LINES: Final[dict[Cause, str]] = {
     "xid_ecc": "NVRM: Xid (PCI:{pci}): 94, pid=1234, name=python3, Contained ECC error",
     "xid_nvlink": "NVRM: Xid (PCI:{pci}): 74, pid=1234, name=python3, NVLink: fatal error",
+    "fragmented": "(VllmWorker rank={index} pid=1234) torch.OutOfMemoryError: CUDA out of memory. "
+    "Tried to allocate 1.50 GiB. GPU {device} has a total capacity of 79.10 GiB of which 0.90 GiB "
+    "is free. 9.2 GiB is reserved by PyTorch but unallocated. Retrying after empty_cache",
     "nccl_ib": "{host}:1234:1250 [3] NCCL WARN NET/IB : Got completion from peer 10.0.0.7<51212> "
     "with status=12 opcode=0 len=0 vendor err 129 (Send)",
 }
@@ -105,6 +116,8 @@ class Machines:
         begin_ns, onset_ns, end_ns: Unix ns: first sample, fault, last sample.
         period_s: between two samples.
         seed: of the noise.
+        over_ns: when the fault is over, Unix ns; it lasts if None.
+        others: more of those it happens to.
     """
 
     workers: Sequence[Resource]
@@ -115,6 +128,20 @@ class Machines:
     end_ns: int
     period_s: float = 5.0
     seed: int = 0
+    over_ns: int | None = None
+    others: tuple[int, ...] = ()
+
+    @property
+    def _culprits(self) -> frozenset[int]:
+        return frozenset({self.culprit, *self.others})
+
+    def _lasted(self, at: int) -> float:
+        """Seconds that the fault has lasted until then: what counters have grown by."""
+        until = at if self.over_ns is None else min(at, self.over_ns)
+        return max(0, until - self.onset_ns) / 1e9
+
+    def _there(self, at: int) -> bool:
+        return at >= self.onset_ns and (self.over_ns is None or at < self.over_ns)
 
     def requests(self) -> Iterator[Request]:
         """Yields the requests in order of time: one of metrics a host and sample, logs at once."""
@@ -134,7 +161,7 @@ class Machines:
         return f"0000:{0x10 + index:02x}:00"
 
     def _sick(self, cause: Cause, index: int, at: int) -> bool:
-        return self.cause == cause and index == self.culprit and at >= self.onset_ns
+        return self.cause == cause and index in self._culprits and self._there(at)
 
     def _sample(self, host: str, at: int, rng: np.random.Generator) -> bytes:
         request = ExportMetricsServiceRequest()
@@ -145,7 +172,7 @@ class Machines:
             if worker.host == host:
                 self._gpu(out, index, worker, at, rng)
         mine = [i for i, worker in enumerate(self.workers) if worker.host == host]
-        self._host(out, self.culprit in mine, at, rng)
+        self._host(out, not self._culprits.isdisjoint(mine), at, rng)
         return request.SerializeToString()
 
     def _gpu(
@@ -157,10 +184,10 @@ class Machines:
             "pci_bus_id": f"0000{self.pci(index)}.0".upper(),
             "Hostname": worker.host,
         }
-        culprit = index == self.culprit
-        waits = at >= self.onset_ns and self.cause != "healthy" and not culprit
-        sick = at >= self.onset_ns and culprit
-        since = max(0, at - self.onset_ns) / 1e9 if culprit else 0.0
+        culprit = index in self._culprits
+        waits = self._there(at) and self.cause != "healthy" and not culprit
+        sick = self._there(at) and culprit
+        since = self._lasted(at) if culprit else 0.0
         clock = 1980.0 * (0.9 if waits else _SLOW_CLOCK.get(self.cause, 1.0) if sick else 1.0)
         out.gauge("DCGM_FI_DEV_SM_CLOCK", round(clock + float(rng.normal(0, 5))))
         out.gauge("DCGM_FI_DEV_MEM_CLOCK", 2619)
@@ -177,14 +204,31 @@ class Machines:
         out.counter("DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL", 1 + crc)
         out.counter("DCGM_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL", crc / 5)
         out.counter("DCGM_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL", crc // 100)
-        ecc = self._sick("ecc", index, at)
-        out.counter("DCGM_FI_DEV_ECC_SBE_VOL_TOTAL", 2 + (30 * since if ecc else 0))
-        out.counter("DCGM_FI_DEV_ECC_DBE_VOL_TOTAL", float(ecc))
-        out.counter("DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS", float(ecc))
+        ecc = since if self.cause == "ecc" else 0.0
+        remapped = float(self.cause == "ecc" and culprit and at >= self.onset_ns)
+        out.counter("DCGM_FI_DEV_ECC_SBE_VOL_TOTAL", 2 + 30 * ecc)
+        out.counter("DCGM_FI_DEV_ECC_DBE_VOL_TOTAL", remapped)
+        out.counter("DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS", remapped)
+        self._traffic(out, worker, at, rng, waits=waits)
+
+    def _traffic(
+        self, out: _Writer, worker: Resource, at: int, rng: np.random.Generator, *, waits: bool
+    ) -> None:
+        """What the links carry: the instance's own, less while it waits, and a neighbour's."""
+        own = 0.6 if waits else 1.0
+        host = self.workers[self.culprit].host
+        here = self._there(at) and worker.host == host
+        copies = 2.2e10 if here and self.cause == "pcie_traffic" else 0.0
+        peers = 3.1e11 if here and self.cause == "nvlink_traffic" else 0.0
+        for way in ("TX", "RX"):
+            pcie = (4e8 * own + copies) * float(rng.normal(1, 0.05))
+            link = (2.5e10 * own + peers) * float(rng.normal(1, 0.05))
+            out.gauge(f"DCGM_FI_PROF_PCIE_{way}_BYTES", pcie)
+            out.gauge(f"DCGM_FI_PROF_NVLINK_{way}_BYTES", link)
 
     def _host(self, out: _Writer, sick: bool, at: int, rng: np.random.Generator) -> None:
         up = (at - self.begin_ns) / 1e9
-        since = max(0, at - self.onset_ns) / 1e9 if sick else 0.0
+        since = self._lasted(at) if sick else 0.0
 
         def grows(cause: Cause, rate: float) -> float:
             return rate * since if self.cause == cause else 0.0
@@ -194,6 +238,10 @@ class Machines:
             out.counter("system.cpu.time", 0.002 * up + grows("steal", 0.4))
             out.labels = {"cpu": f"cpu{cpu}", "state": "idle"}
             out.counter("system.cpu.time", 0.5 * up)
+            out.labels = {"cpu": f"{cpu}"}
+            clamped = sick and self.cause == "cpu_clock" and self._there(at)
+            hertz = (1.2e9 if clamped else 3.0e9) * float(rng.normal(1, 0.01))
+            out.gauge("node_cpu_scaling_frequency_hertz", hertz)
         out.labels = {"container": "server"}
         out.counter("container_cpu_cfs_throttled_seconds_total", grows("cgroup", 0.3))
         out.labels = {"type": "major"}
@@ -215,7 +263,12 @@ class Machines:
         group = request.resource_logs.add()
         group.resource.attributes.append(attribute(semconv.HOST_NAME, worker.host))
         record = group.scope_logs.add().log_records.add(time_unix_nano=at)
-        line = _LOG_LINES[self.cause].format(pci=self.pci(self.culprit), host=worker.host)
+        line = _LOG_LINES[self.cause].format(
+            pci=self.pci(self.culprit),
+            host=worker.host,
+            index=worker.rank,
+            device=worker.device,
+        )
         record.body.string_value = line
         return Request("logs", request.SerializeToString())
 

@@ -68,6 +68,8 @@ def _log(signal: Signal, component: Component, weight: float, *details: str) -> 
 
 _BUSY: Final[frozenset[Kind]] = frozenset({"slow_rank", "slow_kernel", "regression", "imbalance"})
 _MOVING: Final[frozenset[Kind]] = frozenset({"slow_copy", "slow_transfer"})
+_LATE: Final[frozenset[Kind]] = frozenset({"late_launch", "stall"})
+_SENDING: Final[frozenset[Kind]] = frozenset({"slow_transfer"})
 _POWER_BITS: Final[frozenset[Signal]] = frozenset({"throttle_power_cap", "throttle_power_brake"})
 
 RULES: Final[tuple[Rule, ...]] = (
@@ -105,6 +107,9 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("nvlink_recoveries", "nvlink", DECISIVE, least=1),
     Rule("nvlink_crc", "nvlink", STRONG, least=1),
     Rule("nvlink_replays", "nvlink", STRONG, least=1),
+    # A neighbour's copies fill the link. The instance's own are less while it waits.
+    Rule("pcie_rate", "pcie", STRONG, "above", 5e9, kinds=_MOVING | _LATE),
+    Rule("nvlink_rate", "nvlink", STRONG, "above", 5e10, kinds=_SENDING),
     _log("nccl_warning", "nvlink", STRONG, "nvlink"),
     _log("nccl_warning", "pcie", STRONG, "pcie"),
     # The network.
