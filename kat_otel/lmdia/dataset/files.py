@@ -22,8 +22,8 @@ import msgspec
 import numpy as np
 
 from kat_otel.errors import ConfigError, KatError
-from kat_otel.lmdia.dataset.label import Label
 from kat_otel.lmdia.dataset.played import Played
+from kat_otel.lmdia.label import Label
 from kat_otel.otlp.encode import encode_traces
 from kat_otel.spans import SpanKind, SpanTable
 

@@ -14,7 +14,7 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
-from kat_otel.lmdia.dataset.label import Part
+from kat_otel.lmdia.label import Part
 from kat_otel.lmdia.tasks.task import Split
 
 __all__ = ["ALWAYS", "GRID", "PROMISED", "SIZES", "Case", "Size", "Subject", "fingerprint", "plan"]

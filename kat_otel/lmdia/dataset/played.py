@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kat_otel.errors import KatError
-from kat_otel.lmdia.dataset.label import Label
 from kat_otel.lmdia.hardware import Request
+from kat_otel.lmdia.label import Label
 from kat_otel.lmdia.program import Mask, Program
 from kat_otel.spans import Resource, SpanTable
 

@@ -8,22 +8,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from kat_otel.lmdia.dataset.plan import Subject
 from kat_otel.lmdia.decode import workers
 from kat_otel.lmdia.program import Program
 from kat_otel.lmdia.real import RANKS, groups
+from kat_otel.lmdia.scenarios.confounders import CONFOUNDERS
+from kat_otel.lmdia.scenarios.faults import SCENARIOS
 from kat_otel.lmdia.tasks.catalog import TASKS
 from kat_otel.lmdia.tasks.step import resources, step_program
 from kat_otel.lmdia.tasks.task import Split, Task, Work
 from kat_otel.lmdia.tasks.work import schedule
 from kat_otel.spans import Resource
 
-__all__ = ["REAL", "Source", "real_sources", "task_sources"]
+__all__ = ["REAL", "Change", "Source", "real_sources", "subject_of", "task_sources"]
 
 REAL: Final = "real"
 """First word of the names of sources made of real traces."""
 
 _KEPT: Final = 64
 """Programs remembered while steps are played: the same work comes again."""
+
+
+Change = Callable[[Work, int], Work]
+"""What a step's work becomes, by its number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +41,15 @@ class Source:
         name: of the task, or ``real.`` and a trace's.
         split: what it may be used for.
         resources: the ranks.
-        begin: given a seed, returns the healthy program of each step by its number.
+        begin: given a seed, returns the healthy program of each step by its number; the work of
+            its scheduler may be changed before.
         notes: how it was made.
     """
 
     name: str
     split: Split
     resources: tuple[Resource, ...]
-    begin: Callable[[int], Callable[[int], Program]]
+    begin: Callable[[int, Change | None], Callable[[int], Program]]
     notes: tuple[str, ...] = ()
 
 
@@ -71,9 +79,9 @@ def _of_task(task: Task) -> Source:
     def program(work: Work) -> Program:
         return step_program(task, work)
 
-    def begin(seed: int) -> Callable[[int], Program]:
+    def begin(seed: int, change: Change | None) -> Callable[[int], Program]:
         work = schedule(task, seed)
-        return lambda step: program(work(step))
+        return lambda step: program(change(work(step), step) if change else work(step))
 
     layout = task.layout
     note = (
@@ -83,5 +91,24 @@ def _of_task(task: Task) -> Source:
     return Source(task.name, task.split, resources(task), begin, (note,))
 
 
-def _always(program: Program) -> Callable[[int], Callable[[int], Program]]:
-    return lambda _: lambda _: program
+def _always(program: Program) -> Callable[[int, Change | None], Callable[[int], Program]]:
+    def begin(seed: int, change: Change | None) -> Callable[[int], Program]:
+        del seed, change
+        return lambda _: program
+
+    return begin
+
+
+def subject_of(source: Source) -> Subject:
+    """Returns what can happen to a source, by its first step alone."""
+    program = source.begin(0, None)(0)
+    rows = range(program.ranks)
+    scenarios = [s for s in SCENARIOS.values() if any(s.applies(program, r) for r in rows)]
+    scheduled = not source.name.startswith(f"{REAL}.")
+    return Subject(
+        source=source.name,
+        split=source.split,
+        scenarios=tuple(s.name for s in scenarios),
+        confounders=tuple(c.name for c in CONFOUNDERS.values() if scheduled or not c.needs_work),
+        shared=frozenset(s.name for s in scenarios if s.place == "group"),
+    )

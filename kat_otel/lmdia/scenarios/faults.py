@@ -227,7 +227,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
             component="host_cpu",
             candidates=("host_cpu", "host_memory", "software"),
             causes=("steal", "cgroup"),
-            most=2_000.0,
+            most=200.0,
             unit="x host time",
         ),
         Scenario(

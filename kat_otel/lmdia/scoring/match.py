@@ -25,7 +25,7 @@ from typing import Final
 
 import msgspec
 
-from kat_otel.lmdia.dataset.label import Label, Truth
+from kat_otel.lmdia.label import Label, Truth
 from kat_otel.lmdia.scoring.alarm import Alarm
 
 __all__ = ["GRACE", "MOST_CANDIDATES", "Found", "Outcome", "score"]

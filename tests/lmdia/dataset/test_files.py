@@ -14,7 +14,7 @@ import pytest
 
 from kat_otel.errors import ConfigError
 from kat_otel.lmdia.dataset.files import has_case, read_label, write_case
-from kat_otel.lmdia.dataset.label import Label
+from kat_otel.lmdia.label import Label
 from kat_otel.lmdia.dataset.played import PlayedStep, affected_ids
 from kat_otel.lmdia.decode import LLAMA_70B, decode_program, workers
 from kat_otel.lmdia.hardware import Machines, Request

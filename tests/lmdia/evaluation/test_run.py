@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kat_otel.errors import ConfigError
-from kat_otel.lmdia.dataset.label import Label, Truth
+from kat_otel.lmdia.label import Label, Truth
 from kat_otel.lmdia.dataset.plan import Case
 from kat_otel.lmdia.dataset.played import CannotPlayError, PlayedStep, affected_ids
 from kat_otel.lmdia.decode import LLAMA_70B, decode_program, workers

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kat_otel.lmdia.dataset.label import Label
+from kat_otel.lmdia.label import Label
 from kat_otel.lmdia.scoring.figures import Share, figures, upper_rate, wilson
 from kat_otel.lmdia.scoring.match import Found, Outcome
 

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kat_otel.lmdia.dataset.label import Allowed, Label, Truth
+from kat_otel.lmdia.label import Allowed, Label, Truth
 from kat_otel.lmdia.scoring.alarm import Alarm
 from kat_otel.lmdia.scoring.match import score
 
