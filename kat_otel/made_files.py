@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kat_otel.errors import KatError
 
-__all__ = ["differing", "write"]
+__all__ = ["differing", "put_between", "write"]
 
 
 def write(made: Mapping[str, str], folder: Path) -> list[Path]:
@@ -40,3 +40,22 @@ def differing(made: Mapping[str, str], folder: Path) -> list[Path]:
         for name, text in made.items()
         if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text
     ]
+
+
+def put_between(page: Path, name: str, text: str) -> None:
+    """Replaces what stands between a page's marks ``<!-- name -->`` and ``<!-- /name -->``.
+
+    Raises:
+        KatError: the page has no such marks, or cannot be read or written.
+    """
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    try:
+        whole = page.read_text(encoding="utf-8")
+        before, found, rest = whole.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not found or not closed:
+            raise KatError(f"{page}: has no lines {begin} and {end} to write between")
+        made = f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}"
+        page.write_text(made, encoding="utf-8")
+    except OSError as error:
+        raise KatError(f"{page}: cannot be read and written ({error.strerror})") from error

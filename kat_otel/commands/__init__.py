@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, Entry] = {
     "dashboards": Entry("kat_otel.commands.dashboards", "Write the Grafana dashboards."),
     "rules": Entry("kat_otel.commands.rules", "Write Prometheus' rules and alerts."),
     "validate": Entry("kat_otel.commands.validate", "Check a configuration file."),
+    "lmdia": Entry("kat_otel.commands.lmdia", "Make and judge an open benchmark of anomalies."),
     "adapt": Entry("kat_otel.commands.adapt", "Adapt a model, and see how right it is."),
     "doctor": Entry("kat_otel.commands.doctor", "See what is missing here, and how to mend it."),
 }

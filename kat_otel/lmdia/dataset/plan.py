@@ -47,7 +47,7 @@ SIZES: Final[Mapping[Size, tuple[int, int]]] = {
     "full": (len(GRID), 10),
 }
 """Of each size, the points of the grid that a scenario meets, and the healthy cases of a source.
-A sample has the smallest sources alone."""
+A sample has some cases of one source."""
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):

@@ -61,13 +61,17 @@ class Episode:
         """The ranks."""
         return self.source.resources
 
-    @cached_property
+    @property
     def label(self) -> Label:
         """The truth.
 
         Raises:
             CannotPlayError: the step's slack hides the fault.
         """
+        return self._label
+
+    @cached_property
+    def _label(self) -> Label:
         case, onset = self.case, self._onset
         faults = (self._truth(self._scenario),) if self._scenario else ()
         allowed = self._confounder.allowed(self._rank) if self._confounder else ()

@@ -44,6 +44,8 @@ class Source:
         begin: given a seed, returns the healthy program of each step by its number; the work of
             its scheduler may be changed before.
         notes: how it was made.
+        scheduled: whether a scheduler gives its steps their work.
+        experts: whether it has experts that are spread over ranks.
     """
 
     name: str
@@ -51,6 +53,8 @@ class Source:
     resources: tuple[Resource, ...]
     begin: Callable[[int, Change | None], Callable[[int], Program]]
     notes: tuple[str, ...] = ()
+    scheduled: bool = False
+    experts: bool = False
 
 
 def task_sources() -> Mapping[str, Source]:
@@ -88,7 +92,15 @@ def _of_task(task: Task) -> Source:
         f"{task.engine} on {layout.ranks} {task.gpu.name}, TP {layout.tp}, PP {layout.pp}, "
         f"DP {layout.dp}, EP {layout.ep}"
     )
-    return Source(task.name, task.split, resources(task), begin, (note,))
+    return Source(
+        task.name,
+        task.split,
+        resources(task),
+        begin,
+        (note,),
+        scheduled=True,
+        experts=layout.ep > 1,
+    )
 
 
 def _always(program: Program) -> Callable[[int, Change | None], Callable[[int], Program]]:
@@ -104,11 +116,14 @@ def subject_of(source: Source) -> Subject:
     program = source.begin(0, None)(0)
     rows = range(program.ranks)
     scenarios = [s for s in SCENARIOS.values() if any(s.applies(program, r) for r in rows)]
-    scheduled = not source.name.startswith(f"{REAL}.")
     return Subject(
         source=source.name,
         split=source.split,
         scenarios=tuple(s.name for s in scenarios),
-        confounders=tuple(c.name for c in CONFOUNDERS.values() if scheduled or not c.needs_work),
+        confounders=tuple(
+            c.name
+            for c in CONFOUNDERS.values()
+            if (source.scheduled or not c.needs_work) and (source.experts or not c.needs_experts)
+        ),
         shared=frozenset(s.name for s in scenarios if s.place == "group"),
     )

@@ -13,6 +13,7 @@ from kat_otel.lmdia.scoring.match import Outcome
 __all__ = [
     "by_delay",
     "by_method",
+    "by_part",
     "by_scenario",
     "by_severity",
     "headline",

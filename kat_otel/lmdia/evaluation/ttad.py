@@ -15,7 +15,7 @@ from kat_otel.ttad import Detector
 from kat_otel.ttad.components import refine
 from kat_otel.ttad.concerned import readings_on
 from kat_otel.ttad.settings import Settings
-from kat_otel.verdict import Incident, SpanRef
+from kat_otel.verdict import Incident, Report, SpanRef
 
 __all__ = ["Watch"]
 
@@ -35,11 +35,12 @@ class Watch:
         self._latest: dict[str, Incident] = {}
         self._lengths: dict[int, int] = {}
 
-    def see(self, table: SpanTable) -> None:
-        """Judges the next step."""
+    def see(self, table: SpanTable) -> Report:
+        """Judges the next step, and returns what was said of it."""
         report = self._detector.judge(table)
         self._latest.update({i.id: i for i in report.incidents})
         self._lengths |= {s.step: s.duration_ns for s in report.steps}
+        return report
 
     def alarms(self, requests: Iterable[Request], workers: Sequence[Resource]) -> list[Alarm]:
         """Returns what was said, in the words that the scorer compares.

@@ -52,6 +52,7 @@ class Confounder:
         kinds, components: what may be said of it; nothing if there are none.
         of_row: whether only the row may be named.
         needs_work: whether it needs a scheduler: real traces have none.
+        needs_experts: whether it needs experts that are spread over ranks.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Confounder:
     components: tuple[Component, ...] = ()
     of_row: bool = False
     needs_work: bool = False
+    needs_experts: bool = False
 
     def allowed(self, rank: int) -> tuple[Allowed, ...]:
         """Returns what may be said, ``rank`` being the one it happens to."""
@@ -178,6 +180,7 @@ CONFOUNDERS: Final[Mapping[str, Confounder]] = {
             text="in every layer one expert rank has 1.8 times the mean load",
             work=_uneven_experts,
             needs_work=True,
+            needs_experts=True,
             kinds=("imbalance",),
             components=("software",),
         ),
