@@ -19,7 +19,7 @@ from kat_otel.ttad.align import Alignment, align
 from kat_otel.ttad.anchors import anchors
 from kat_otel.ttad.features import Features, features, shift_clocks
 from kat_otel.ttad.lateness import lateness
-from kat_otel.ttad.meetings import clock_offsets, meetings, on_one_host
+from kat_otel.ttad.meetings import clock_offsets, meetings
 
 __all__ = ["Arrivals", "Stage", "stage_of"]
 
@@ -118,7 +118,7 @@ def stage_of(table: SpanTable, step: int | None) -> Stage | None:
         return None
     alignment = align(mine, meaning)
     measured = features(mine, alignment)
-    offset, clock = clock_offsets(measured, alignment, one_host=on_one_host(mine))
+    offset, clock = clock_offsets(mine, measured, alignment)
     ranks = alignment.ranks.astype(np.int64)
     comparable = clock.state != "unaligned" or len(ranks) == 1
     shift = np.zeros(max(0, int(ranks.max())) + 2, dtype=np.int64)

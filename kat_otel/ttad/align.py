@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from kat_otel.kernels import family
+from kat_otel.kernels import Semantics, family
 from kat_otel.per_string import PerString, text_hash
 from kat_otel.spans import SpanTable, StringTable
 from kat_otel.ttad.lanes import Lanes, alike, lanes
@@ -26,6 +26,10 @@ __all__ = ["TEXT_HASHES", "Alignment", "align", "place"]
 _MISSING = -1
 _MAX_DIFF = 6000
 """Longest stretch aligned as a sequence; beyond it a quadratic method is no longer bounded."""
+_ENOUGH = 3
+"""So many ranks can outvote one of them."""
+_DIFFERENT = 0.1
+"""Share of the nodes whose launch differs between replicas that do different amounts of work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,8 @@ def align(table: SpanTable, meaning: NDArray[np.uint8]) -> Alignment:
         node_family, matched = tokens[:nodes], nodes * ranks
     else:
         rows, stream, node_family = _align_lanes(found, tokens)
+        rows, old = _paired(table, meaning, rows)
+        stream, node_family = stream[old], node_family[old]
         count = (rows >= 0).sum(axis=1)
         matched = int(count[count > 1].sum()) if ranks > 1 else int(count.sum())
     some = _some_row(rows)
@@ -139,6 +145,41 @@ def _align_lanes(
     rows = np.concatenate([np.empty((0, len(each)), np.int64), *node_rows])
     stream = np.concatenate([np.empty(0, np.int32), *node_stream])
     return rows, stream, np.concatenate([np.empty(0, np.int32), *node_family])
+
+
+def _paired(
+    table: SpanTable, meaning: NDArray[np.uint8], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Brings the two sides of a transfer into one node: sent at a stage's end, received at a start.
+
+    Stages run the same kernels, so that order alone puts the sides into different nodes. Where
+    communicator and sequence number are known, they decide.
+
+    Returns:
+        Rows ``(M, R)``, and the old node whose stream and family each of the ``M`` has.
+    """
+    old = np.arange(len(rows))
+    safe = np.maximum(rows, 0)
+    sides = (rows >= 0) & (meaning[safe] == Semantics.PAIRWISE.value)
+    sides &= (table.group[safe] > 0) & (table.sequence[safe] >= 0)
+    node, column = np.nonzero(sides)
+    if not len(node):
+        return rows, old
+    mine = rows[node, column]
+    keys = np.stack([table.group[mine].astype(np.int64), table.sequence[mine]], axis=1)
+    _, key = np.unique(keys, axis=0, return_inverse=True)
+    key = key.reshape(-1)
+    first = np.full(int(key.max()) + 1, len(rows), np.int64)
+    np.minimum.at(first, key, node)
+    if (first[key] == node).all():  # order has put them together already
+        return rows, old
+    met = np.full((len(first), rows.shape[1]), _MISSING, np.int64)
+    met[key, column] = mine
+    rows = rows.copy()
+    rows[node, column] = _MISSING
+    rows, old = np.insert(rows, first, met, axis=0), np.insert(old, first, first)
+    left = (rows >= 0).any(axis=1)
+    return rows[left], old[left]
 
 
 def _some_row(rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -289,6 +330,25 @@ def place(target: NDArray[np.int32], own: NDArray[np.int32]) -> NDArray[np.int64
     return spot
 
 
+def _replicas(
+    table: SpanTable, ranks: NDArray[np.int32], rows: NDArray[np.int64]
+) -> list[int] | None:
+    """The data-parallel replica of each rank if they have batches of their own, else None.
+
+    Replicas whose launches differ do different amounts of work: then only the ranks within one
+    are peers, if they are enough to outvote one.
+    """
+    replica = {r.rank: r.dp for r in table.resources}
+    of = [replica[rank] for rank in ranks.tolist()]
+    fewest = min(Counter(of).values(), default=0)
+    if len(set(of)) < 2 or fewest < _ENOUGH:
+        return None
+    whole = (rows >= 0).all(axis=1)
+    grid = table.grid[rows[whole]]
+    differ = (grid != grid[:, :1]).any(axis=1)
+    return of if len(differ) and differ.mean() > _DIFFERENT else None
+
+
 def _peers(
     table: SpanTable, ranks: NDArray[np.int32], rows: NDArray[np.int64], *, whole: bool
 ) -> NDArray[np.int32]:
@@ -302,9 +362,11 @@ def _peers(
     """
     stage = {r.rank: r.pp for r in table.resources}
     stages = [stage[rank] for rank in ranks.tolist()]
-    if len(set(stages)) > 1:
-        known = sorted(set(stages))
-        return np.array([known.index(one) for one in stages], np.int32)
+    replicas = _replicas(table, ranks, rows)
+    if len(set(stages)) > 1 or replicas is not None:
+        places = list(zip(stages, replicas or stages, strict=True))
+        known = sorted(set(places))
+        return np.array([known.index(one) for one in places], np.int32)
     if whole:
         return np.zeros(len(ranks), np.int32)
     present = rows >= 0

@@ -7,6 +7,7 @@ they order the candidates and never reach certainty.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -24,11 +25,15 @@ _COMPUTE_BOUND = re.compile(
     r"gemm|cutlass|nvjet|xmma|wgmma|cublas|conv|matmul|mma|Cijk", re.IGNORECASE
 )
 
+_UNTOUCHED = 0.3
+_AS_SLOW = 0.7
+"""Of short kernels' slowness against that of long ones: none to speak of, and about the same."""
+
 _PRIORS: dict[Kind, tuple[tuple[Component, float], ...]] = {
     "slow_rank": (("gpu_clock", 0.5), ("gpu_power", 0.25), ("gpu_compute", 0.2)),
     "slow_kernel": (("gpu_compute", 0.45), ("hbm", 0.3), ("software", 0.2)),
     "late_launch": (("host_cpu", 0.7), ("host_memory", 0.2), ("software", 0.1)),
-    "stall": (("host_cpu", 0.5), ("host_memory", 0.4)),
+    "stall": (("host_cpu", 0.5), ("host_memory", 0.35), ("software", 0.1)),
     "slow_transfer": (("nvlink", 0.6), ("pcie", 0.2), ("nic", 0.2)),
     "slow_copy": (("pcie", 0.7), ("host_memory", 0.2)),
     "regression": (("software", 0.8), ("gpu_clock", 0.1)),
@@ -38,7 +43,7 @@ _PRIORS: dict[Kind, tuple[tuple[Component, float], ...]] = {
 
 
 def candidates(
-    kind: Kind, kernels: Sequence[str] = (), *, hosts: int = 1
+    kind: Kind, kernels: Sequence[str] = (), *, hosts: int = 1, short: float = math.nan
 ) -> list[ComponentCandidate]:
     """Returns the candidates of an incident, the likeliest first.
 
@@ -46,6 +51,9 @@ def candidates(
         kind: of the incident.
         kernels: names of the slow kernels or copies.
         hosts: hosts that the group spans; more than one brings in the network.
+        short: by how much the rank's shortest kernels are slower, as a share of by how much its
+            long ones are; NaN if not known. Those take as long as a launch takes: a low clock
+            makes them slower too, low memory bandwidth does not.
     """
     priors: tuple[tuple[Component, float], ...] = _PRIORS[kind]
     if kind == "slow_transfer" and hosts > 1:
@@ -54,6 +62,10 @@ def candidates(
         bound = sum(bool(_COMPUTE_BOUND.search(name)) for name in kernels)
         if bound == 0:  # memory-bound kernels alone are slower
             priors = (("hbm", 0.6), ("gpu_compute", 0.2), ("gpu_clock", 0.15))
+    if kind in ("slow_rank", "slow_kernel") and short < _UNTOUCHED:
+        priors = (("hbm", 0.5), ("gpu_compute", 0.25), ("gpu_clock", 0.2))
+    elif kind in ("slow_rank", "slow_kernel") and short > _AS_SLOW:
+        priors = _PRIORS["slow_rank"]
     if kind == "slow_copy" and kernels and all("PtoP" in name for name in kernels):
         priors = (("nvlink", 0.7), ("pcie", 0.2))
     return [ComponentCandidate(component=c, probability=p) for c, p in priors]

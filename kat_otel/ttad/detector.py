@@ -15,6 +15,7 @@ from kat_otel.kernels import classify
 from kat_otel.spans import UNKNOWN, SpanTable
 from kat_otel.ttad.align import Alignment, align
 from kat_otel.ttad.anchors import anchors
+from kat_otel.ttad.covariates import without_experts
 from kat_otel.ttad.digests import DigestDetector, is_digest_step
 from kat_otel.ttad.durations import durations
 from kat_otel.ttad.features import Features, features, shift_clocks
@@ -24,7 +25,7 @@ from kat_otel.ttad.history import FEW_RANKS, Expectation, History
 from kat_otel.ttad.incidents import change_incident, suspect_incident
 from kat_otel.ttad.judged import Judged
 from kat_otel.ttad.lateness import lateness
-from kat_otel.ttad.meetings import clock_offsets, meetings, on_one_host
+from kat_otel.ttad.meetings import clock_offsets, meetings
 from kat_otel.ttad.settings import Settings
 from kat_otel.ttad.stages import slow_stages
 from kat_otel.ttad.summary import (
@@ -112,7 +113,7 @@ class Detector:
             alignment = replace(alignment, peers=np.arange(len(alignment.ranks), dtype=np.int32))
         step = int(table.step[0]) if len(table) else -1
         measured = features(table, alignment)
-        offset, clock = clock_offsets(measured, alignment, one_host=on_one_host(table))
+        offset, clock = clock_offsets(table, measured, alignment)
         if offset.any():
             measured = shift_clocks(measured, offset)
         reason = abstention(table, alignment, self._settings)
@@ -189,7 +190,8 @@ class Detector:
         met = meetings(table, measured, alignment)
         bound = anchors(table, measured, alignment, met)
         gaps = () if "history" in settings.without else self.gaps
-        late = lateness(met, bound, alignment, measured, settings, gaps=gaps, xp=xp)
+        level = without_experts(met, table, alignment, measured)
+        late = lateness(level, bound, alignment, measured, settings, gaps=gaps, xp=xp)
         if late.entry_gap is not None:
             self.gaps.append(late.entry_gap)
         usual = self._expectation(alignment)
@@ -219,7 +221,7 @@ class Detector:
         table, meaning = classify(table, self._settings.collectives)
         alignment = align(table, meaning)
         measured = features(table, alignment)
-        offset, _ = clock_offsets(measured, alignment, one_host=on_one_host(table))
+        offset, _ = clock_offsets(table, measured, alignment)
         measured = shift_clocks(measured, offset)
         into.remember(alignment, measured, meetings(table, measured, alignment))
 

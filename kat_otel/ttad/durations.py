@@ -19,6 +19,7 @@ from kat_otel.kernels import Semantics
 from kat_otel.spans import SpanKind, SpanTable
 from kat_otel.ttad.align import Alignment
 from kat_otel.ttad.backend import run
+from kat_otel.ttad.covariates import own_experts
 from kat_otel.ttad.features import Features
 from kat_otel.ttad.loops import plain
 from kat_otel.ttad.robust import leave_one_out_median, pooled_scale, t_tail
@@ -28,6 +29,16 @@ __all__ = ["Durations", "durations", "local_work", "of_most", "totals"]
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
+
+_SHORT_NS = 5_000.0
+_LONG_NS = 10_000.0
+"""Kernels that take about as long as a launch takes, and those that take as long as their work."""
+
+_ENOUGH = 20
+"""Kernels of either sort from which their slowness is told."""
+
+_TELLING = 0.04
+"""Slowness of the long ones from which the short ones' is compared with it."""
 
 _MANY = 100.0
 """Degrees of freedom of a sum over many kernels, which is nearly normal."""
@@ -118,6 +129,17 @@ class Durations:
             breadth[column] = usual[slower].sum() / max(float(base[column]), 1.0)
         return breadth
 
+    def short_slowness(self, column: int) -> float:
+        """Slowness of a rank's short kernels as a share of its long ones'; NaN if not known."""
+        mine = np.flatnonzero(self._computing[:, column])
+        usual, longer = self.expected[mine, column], self.excess[mine, column]
+        short, long = usual < _SHORT_NS, usual > _LONG_NS
+        if min(int(short.sum()), int(long.sum())) < _ENOUGH:
+            return np.nan
+        of_long = float(np.median(longer[long] / usual[long]))
+        of_short = float(np.median(longer[short] / usual[short]))
+        return of_short / of_long if of_long > _TELLING else np.nan
+
     @cached_property
     def large(self) -> Bool:
         """Ranks with a kernel that exceeds its expectation by ``min_kernel_excess``, ``(R,)``."""
@@ -200,6 +222,7 @@ def durations(
     shape = features.duration.shape
     local = local_work(features, alignment)
     usable = features.present & local[:, None]
+    usable &= ~own_experts(table, alignment)[:, None]
     if table.grid.any():  # other launch shapes are other work: grid and block are covariates
         usable &= _same_shape(table, alignment)
     expected, others = _of_peers(features.duration, usable, alignment.peers, xp=xp)
@@ -238,7 +261,15 @@ def _of_peers(
 
 def _same_shape(table: SpanTable, alignment: Alignment) -> Bool:
     """Spans whose grid and block equal those of most peers of the node."""
-    return of_most(plain(alignment.rows), plain(table.grid), plain(table.block), len(table.strings))
+    shape = plain(table.grid), plain(table.block), len(table.strings)
+    peers = alignment.peers
+    if not len(peers) or (peers == peers[0]).all():
+        return of_most(plain(alignment.rows), *shape)
+    same: Bool = np.zeros(alignment.rows.shape, np.bool_)
+    for one in np.unique(peers):
+        columns = np.flatnonzero(peers == one)
+        same[:, columns] = of_most(plain(alignment.rows[:, columns]), *shape)
+    return same
 
 
 @njit("boolean[:, ::1](int64[:, ::1], int32[::1], int32[::1], int64)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kat_otel.compiled import njit
+from kat_otel.ttad.covariates import attention
 from kat_otel.ttad.features import Features
 from kat_otel.ttad.history import Expectation
 from kat_otel.ttad.impact import saving_ns
@@ -22,6 +24,9 @@ from kat_otel.verdict import Kind
 __all__ = ["GroupChange", "group_changes", "shift_test"]
 
 Float = NDArray[np.float64]
+
+_FEWEST = 3
+"""Meetings of a group from which its transfers are judged: a floor stands in for their spread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,11 @@ def group_changes(
     if usual is None or usual.steps < 1:
         return []
     changes = _transfers(judged, usual, settings)
-    changes += _kernels(judged.features, judged.durations.local, usual, settings)
+    work = judged.durations.local
+    if not usual.trusted:
+        # Attention takes as long as contexts are, which spans do not say.
+        work = work & ~attention(judged.table, judged.alignment)
+    changes += _kernels(judged.features, work, usual, settings)
     smallest = settings.min_impact_fraction * judged.length_ns
     return [c for c in changes if usual.trusted or c.impact_ns >= smallest]
 
@@ -66,10 +75,10 @@ def _transfers(judged: Judged, usual: Expectation, settings: Settings) -> list[G
     met, features = judged.meetings, judged.features
     changes: list[GroupChange] = []
     expected = usual.transfer_of(met.node)
-    groups, of_group = _numbered(met.group)
+    groups, of_group = _numbered(_pooled(judged, _FEWEST))
     for index, group in enumerate(groups):
         mine = (of_group == index) & (expected > 0)
-        if mine.sum() < settings.min_pool:
+        if mine.sum() < _FEWEST:
             continue
         measured, usually = met.transfer[mine], expected[mine]
         ratio = float(median_of(measured / usually))
@@ -97,6 +106,27 @@ def _transfers(judged: Judged, usual: Expectation, settings: Settings) -> list[G
             )
         )
     return changes
+
+
+def _pooled(judged: Judged, least: int) -> tuple[str, ...]:
+    """The group of each meeting; small ones of the same kernel over the same hosts are one.
+
+    Pairs of pipeline stages meet once or twice a step each: together they are enough to tell.
+    """
+    met = judged.meetings
+    counts = Counter(met.group)
+    if all(counts[group] >= least for group in counts):
+        return met.group
+    host = {r.rank: r.host for r in judged.table.resources}
+    hosts = [host[rank] for rank in judged.alignment.ranks.tolist()]
+    names: list[str] = []
+    for at, group in enumerate(met.group):
+        if counts[group] >= least:
+            names.append(group)
+            continue
+        there = sorted({hosts[c] for c in np.flatnonzero(met.member[at]).tolist()})
+        names.append(f"{judged.family(int(met.node[at]))} between {' and '.join(there)}")
+    return tuple(names)
 
 
 @lru_cache(maxsize=16)  # steps of the same work follow each other

@@ -258,6 +258,9 @@ def look(
         is_kernel[node] = kind[other] == _KERNEL and others == 0
         local[node] = semantics[node] == 0 and (is_kernel[node] or kind[other] == _MEMCPY)
         meetings_ += semantics[node] != 0
+        for rank in range(ranks if semantics[node] != 0 else 0):
+            if group_of[rows[node, rank]] != group_of[row]:  # clocks are compared within one only
+                return (DOUBTFUL, *said), (0.0, 0.0), *nothing
     nodes = np.flatnonzero(semantics)
     offset, _, common = apart(present, end, nodes)
     largest = np.abs(offset).max()

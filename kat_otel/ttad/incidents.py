@@ -38,7 +38,11 @@ def suspect_incident(suspect: Suspect, judged: Judged, settings: Settings) -> In
             scope="kernel" if suspect.kind in ("slow_kernel", "slow_copy") else "rank",
             victims=judged.ranks(suspect.victims),
             group=max(set(groups), key=groups.count) if groups else "",
-            components=candidates(suspect.kind, kernels),
+            components=candidates(
+                suspect.kind,
+                kernels,
+                short=judged.durations.short_slowness(suspect.columns[0]),
+            ),
             impact_ns=suspect.impact_ns,
             score=suspect.score,
             p=suspect.p,

@@ -79,15 +79,19 @@ def on_one_host(table: SpanTable) -> bool:
 
 
 def clock_offsets(
-    features: Features, alignment: Alignment, *, one_host: bool = False
+    table: SpanTable, features: Features, alignment: Alignment
 ) -> tuple[Float, Clock]:
     """Estimates each rank's clock offset from the ends of common barrier collectives.
 
+    Where ranks of several communicators have no collective in common (pipeline stages), offsets
+    are passed on from one communicator to the next by the ranks that are in both.
+
     Args:
+        table: for the communicators. Workers of one host read one clock: where their collectives
+            end too far apart to tell (gloo's threads are woken when the host likes), it is none
+            the less one.
         features: of the step.
         alignment: of the step.
-        one_host: all ranks read the clock of one host: where their collectives end too far
-            apart to tell (gloo's threads are woken when the host likes), it is none the less one.
 
     Returns:
         Offsets to take off, ns ``(R,)`` (zeros where none can be had), and the clock state.
@@ -97,7 +101,15 @@ def clock_offsets(
     if ranks < 2:
         return none, Clock(state="unaligned", max_offset_ns=0)
     nodes = np.flatnonzero(alignment.semantics)
-    offset, spread, common = apart(features.present, features.end, nodes)
+    rows = alignment.rows[nodes]
+    group = np.where(rows >= 0, table.group[np.maximum(rows, 0)], -1)
+    one = (group == group.max(axis=1, keepdims=True)) | (rows < 0)
+    shared = np.asarray(one.all(axis=1), np.bool_)
+    offset, spread, common = apart(features.present, features.end, nodes[shared])
+    if not common:
+        offset, spread, common = _chained(
+            features.present, features.end, nodes[shared], group[shared].max(axis=1)
+        )
     if not common:
         return none, Clock(state="unaligned", max_offset_ns=0)
     tolerance = tolerance_ns(features)
@@ -105,10 +117,45 @@ def clock_offsets(
     if np.abs(offset).max() <= tolerance:
         return none, Clock(state="aligned", max_offset_ns=biggest)
     if common < _MIN_COMMON or spread.max() > tolerance:
-        if one_host:
+        if on_one_host(table):
             return none, Clock(state="aligned", max_offset_ns=0)
         return none, Clock(state="unaligned", max_offset_ns=biggest)
     return offset, Clock(state="corrected", max_offset_ns=biggest)
+
+
+def _chained(
+    present: NDArray[np.bool_], end: Float, nodes: NDArray[np.int64], group: NDArray[np.int32]
+) -> tuple[Float, Float, int]:
+    """Offsets of ranks that communicators tie together, as :func:`apart`'s.
+
+    Returns:
+        Median and spread of each rank against the first, and the fewest collectives that a tie
+        is made of; 0 if some rank is tied to no other.
+    """
+    ranks = end.shape[1]
+    offset, spread = np.zeros(ranks), np.zeros(ranks)
+    tied = np.zeros(ranks, np.bool_)
+    tied[0] = True
+    fewest = len(nodes)
+    names: list[int] = np.unique(group[group > 0]).tolist()
+    left: list[NDArray[np.intp]] = [np.flatnonzero(group == name) for name in names]
+    while left and not tied.all():
+        ties = next((at for at in left if (present[nodes[at]].all(axis=0) & tied).any()), None)
+        if ties is None:
+            return offset, spread, 0
+        left = [at for at in left if at is not ties]
+        here = np.asarray(present[nodes[ties]].all(axis=0), np.bool_)
+        known, new = np.flatnonzero(here & tied), np.flatnonzero(here & ~tied)
+        if not len(new):
+            continue
+        ends = end[nodes[ties]]
+        usual = np.median(ends[:, known] - offset[known], axis=1, keepdims=True)
+        differ = ends[:, new] - usual
+        offset[new] = np.median(differ, axis=0)
+        spread[new] = np.median(np.abs(differ - offset[new]), axis=0)
+        tied[new] = True
+        fewest = min(fewest, len(ties))
+    return offset - np.median(offset), spread, fewest if tied.all() else 0
 
 
 def meetings(table: SpanTable, features: Features, alignment: Alignment) -> Meetings:

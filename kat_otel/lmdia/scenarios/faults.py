@@ -46,9 +46,9 @@ def _host_time(program: Program, row: int, factor: float, rng: np.random.Generat
 
 
 def _squeezed_host(program: Program, row: int, factor: float, rng: np.random.Generator) -> Edit:
-    """Time slices go to a neighbour: some calls wait long, most are as they were."""
+    """Time slices go to a neighbour: every call waits, some much longer than others."""
     cells = _cells(program, row, _calls(program))
-    bursts = rng.gamma(0.5, 2.0, len(program))  # mean 1, most of it in few calls
+    bursts = rng.gamma(2.0, 0.5, len(program))  # mean 1
     more = 1.0 + (factor - 1.0) * bursts
     return _edit(
         program,

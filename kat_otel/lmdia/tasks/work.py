@@ -27,8 +27,8 @@ _LATENTS: Final[Mapping[Load, int]] = {"prefill": 75_600, "decode": 14_040, "mix
 _BUCKET: Final = 8
 """Sequences are padded to a multiple, as CUDA graphs are captured."""
 
-_STAY: Final = 16
-"""Steps over which a batch keeps its size."""
+_STAY: Final = 64
+"""Judged steps over which a batch keeps its size: some minutes of steady load."""
 
 _DRIFT: Final = 0.03
 _IMBALANCE: Final = 0.12
@@ -48,7 +48,7 @@ def schedule(task: Task, seed: int) -> Callable[[int], Work]:
 
     def work(step: int) -> Work:
         rng = np.random.default_rng([seed, 7, step])
-        long = np.random.default_rng([seed, 11, step // _STAY])
+        long = np.random.default_rng([seed, 11, (step + seed % _STAY) // _STAY])
         if task.model.kind == "diffusion":  # every denoising step of a video is the same work
             return Work(prompt_tokens=_LATENTS[task.load], sequences=0, context=0)
         batch, ep = _BATCH[task.load], task.layout.ep
