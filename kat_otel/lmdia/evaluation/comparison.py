@@ -12,6 +12,7 @@ import numpy as np
 from kat_otel.errors import ConfigError
 from kat_otel.lmdia.baselines.judgement import Scored, ScoredStep
 from kat_otel.lmdia.baselines.threshold import choose, outcomes
+from kat_otel.lmdia.dataset.frozen import generator_hash
 from kat_otel.lmdia.dataset.play import PERIOD_S
 from kat_otel.lmdia.dataset.sources import REAL
 from kat_otel.lmdia.evaluation.methods import ABLATIONS, TTAD
@@ -119,7 +120,7 @@ def _headline(simulated: Sequence[Record], real: Sequence[Record]) -> str:
         "## TTAD\n\nEvery incident counts as an alarm here, paged or not.\n\n"
         + headline(rows)
         + f"\n{len(simulated) + len(real)} cases, {spans:,} spans of simulated tasks judged in "
-        f"{seconds:.0f} s.\n"
+        f"{seconds:.0f} s. The generator's hash is `{generator_hash()}`.\n"
     )
 
 

@@ -14,11 +14,11 @@ import pytest
 
 from kat_otel.errors import ConfigError
 from kat_otel.lmdia.dataset.files import has_case, read_label, write_case
-from kat_otel.lmdia.label import Label
 from kat_otel.lmdia.dataset.played import PlayedStep, affected_ids
 from kat_otel.lmdia.decode import LLAMA_70B, decode_program, workers
 from kat_otel.lmdia.hardware import Machines, Request
 from kat_otel.lmdia.inject import slow_rank
+from kat_otel.lmdia.label import Label
 from kat_otel.lmdia.recording import ZERO_UNIX_NS
 from kat_otel.lmdia.replay import simulate
 from kat_otel.lmdia.table import to_table

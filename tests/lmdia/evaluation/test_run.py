@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from kat_otel.errors import ConfigError
-from kat_otel.lmdia.label import Label, Truth
 from kat_otel.lmdia.dataset.plan import Case
 from kat_otel.lmdia.dataset.played import CannotPlayError, PlayedStep, affected_ids
 from kat_otel.lmdia.decode import LLAMA_70B, decode_program, workers
@@ -18,6 +17,7 @@ from kat_otel.lmdia.evaluation.records import Record, read_records
 from kat_otel.lmdia.evaluation.run import evaluate, judge
 from kat_otel.lmdia.hardware import Request
 from kat_otel.lmdia.inject import slow_rank
+from kat_otel.lmdia.label import Label, Truth
 from kat_otel.lmdia.recording import ZERO_UNIX_NS, Group
 from kat_otel.lmdia.table import to_table
 from kat_otel.spans import Resource, SpanTable
