@@ -171,7 +171,7 @@ def evaluate(
 @click.option(
     "--docs",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Write the tables into benchmark.md in this folder, and the plots beside it.",
+    help="Write the tables into benchmark.md in this folder, and the plots into images/.",
 )
 def compare(records: Path, docs: Path | None) -> None:
     """Say how right each method was: tables by scenario, severity and method, and plots."""
@@ -181,9 +181,11 @@ def compare(records: Path, docs: Path | None) -> None:
         return
     page = docs / "benchmark.md"
     put_between(page, "figures", found.text)
-    severity_against_recall(found.methods, docs / "benchmark-severity.svg")
+    images = docs / "images"
+    images.mkdir(exist_ok=True)
+    severity_against_recall(found.methods, images / "benchmark-severity.svg")
     if found.curves:
-        false_alarms(found.curves, docs / "benchmark-false-alarms.svg")
+        false_alarms(found.curves, images / "benchmark-false-alarms.svg")
     click.echo(f"{page}: written, with its plots")
 
 

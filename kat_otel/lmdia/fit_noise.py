@@ -31,13 +31,15 @@ from kat_otel.lmdia.program import Floats, Mask, Program
 from kat_otel.readers.reading import read
 from kat_otel.spans import SpanTable
 
-__all__ = ["fit", "main"]
+__all__ = ["fit", "host_residuals", "kernel_residuals", "main", "rank_residuals"]
 
 _KERNEL_BOUNDS_NS = (5_000.0, 20_000.0, 100_000.0, float("inf"))
 _HOST_BOUNDS_NS = (10_000.0, 30_000.0, 100_000.0, float("inf"))
 _MIN_SAMPLES = 20
 _SHORTEST_NS = 500.0
 _MIN_REPEATS = 20
+_COUNTED_NS = 8_000.0
+"""Shortest times compared between ranks whose clock counts whole microseconds."""
 _WARM_UP = 0.1
 _QUARTILE_TO_DEVIATION = 1 / 1.349
 
@@ -50,17 +52,47 @@ def fit(two_gpus: SpanTable, one_rank: SpanTable) -> NoiseModel:
         one_rank: one rank that repeats layers, with its launches.
     """
     repeated = extract(one_rank)
-    gap = _repeats(repeated, repeated.gap)
+    gap = host_residuals(repeated, "gap")
     return NoiseModel(
         kernels=_kernel_classes(extract(two_gpus)),
         gap=_classes(*gap, _HOST_BOUNDS_NS),
-        call=_classes(*_repeats(repeated, repeated.call), _HOST_BOUNDS_NS),
-        latency=_classes(*_repeats(repeated, repeated.latency), _HOST_BOUNDS_NS),
-        transfer=_classes(
-            *_repeats(repeated, repeated.own, only=repeated.collectives), (float("inf"),)
-        ),
+        call=_classes(*host_residuals(repeated, "call"), _HOST_BOUNDS_NS),
+        latency=_classes(*host_residuals(repeated, "latency"), _HOST_BOUNDS_NS),
+        transfer=_classes(*host_residuals(repeated, "transfer"), (float("inf"),)),
         start_ns=_gap_deviation_ns(*gap),
     )
+
+
+def kernel_residuals(pair: Program) -> tuple[Floats, Floats]:
+    """Returns mean and one GPU's log(time / expected time) of kernels that run on both of two."""
+    both = np.all(pair.present, axis=0) & pair.compute
+    first, second = pair.own[:, both]
+    logs, mean = np.log(first / second), (first + second) / 2
+    around = np.zeros_like(logs)
+    below = 0.0
+    for bound in _KERNEL_BOUNDS_NS:
+        inside = (mean >= below) & (mean < bound)
+        around[inside] = logs[inside] - np.median(logs[inside])
+        below = bound
+    # A difference of two draws: symmetric by construction, sqrt(2) wider than one draw.
+    return np.tile(mean, 2), np.concatenate([around, -around]) / np.sqrt(2)
+
+
+def host_residuals(repeated: Program, name: str) -> tuple[Floats, Floats]:
+    """Returns median and log(time / median) of a rank's gap, call, latency or transfer times."""
+    if name == "transfer":
+        return _repeats(repeated, repeated.own, only=repeated.collectives)
+    return _repeats(repeated, getattr(repeated, name))
+
+
+def rank_residuals(ranks: Program, name: str) -> tuple[Floats, Floats]:
+    """Returns median over the ranks and log(time / median) of gap, call or own kernel time."""
+    common = np.all(ranks.present, axis=0)
+    times = getattr(ranks, name)[:, common & ranks.compute if name == "own" else common]
+    middle = np.median(times, axis=0)
+    long = middle >= _COUNTED_NS
+    logs = np.log(np.maximum(times[:, long], _SHORTEST_NS) / middle[long])
+    return np.tile(middle[long], ranks.ranks), logs.ravel()
 
 
 def _spread(logs: Floats) -> Spread:
@@ -129,19 +161,11 @@ def _gap_deviation_ns(middles: Floats, logs: Floats) -> float:
 
 def _compare(ranks: Program) -> list[str]:
     """Returns what eight ranks of another job say about the same spreads, for comparison."""
-    common = np.all(ranks.present, axis=0)
-    lines: list[str] = []
-    for name, only in (("gap", common), ("call", common), ("own", common & ranks.compute)):
-        times = getattr(ranks, name)[:, only]
-        middle = np.median(times, axis=0)
-        long = middle >= 8_000.0  # the clock counts whole microseconds
-        logs = np.log(np.maximum(times[:, long], _SHORTEST_NS) / middle[long])
-        middles = np.tile(middle[long], ranks.ranks)
-        lines += [
-            f"dlrm_8rank {name} below {alike.below_ns:g} ns: {alike.spread.quantiles}"
-            for alike in _classes(middles, logs.ravel(), _HOST_BOUNDS_NS)
-        ]
-    return lines
+    return [
+        f"dlrm_8rank {name} below {alike.below_ns:g} ns: {alike.spread.quantiles}"
+        for name in ("gap", "call", "own")
+        for alike in _classes(*rank_residuals(ranks, name), _HOST_BOUNDS_NS)
+    ]
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -76,7 +76,7 @@ def test_cases_are_judged_compared_and_written_into_a_page(tmp_path: Path) -> No
     for said in ("## By scenario", "`gpu_instability`", "| isolation forest |", "How soon"):
         assert said in text
     for plot in ("benchmark-severity.svg", "benchmark-false-alarms.svg"):
-        assert (tmp_path / plot).read_text().startswith("<?xml")
+        assert (tmp_path / "images" / plot).read_text().startswith("<?xml")
 
 
 def test_a_case_is_told() -> None:
