@@ -20,6 +20,8 @@ _OTHERS: Final = (
     "#457b9d", "#2a9d8f", "#8a6d3b", "#6d597a", "#7f8c8d", "#b08968", "#3d5a80", "#84a59d",
 )  # fmt: skip
 
+_FACTORS: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+
 Curve = tuple[Sequence[float], Sequence[float]]
 """Thresholds, as share of the chosen one, and alarms per healthy case at each."""
 
@@ -79,6 +81,8 @@ def false_alarms(curves: Mapping[str, Curve], path: Path) -> None:
         axes.plot(thresholds, rates, color=colour, linewidth=1.4, label=name)
     axes.axvline(1.0, color=_INK, linewidth=0.8, linestyle=":")
     axes.set_xscale("log")
+    axes.set_xticks(_FACTORS, [f"{factor:g}" for factor in _FACTORS])
+    axes.minorticks_off()
     axes.set_xlabel("threshold, as a multiple of the one chosen on validation")
     axes.set_ylabel("healthy cases and confounders with a false alarm")
     axes.set_ylim(-0.02, 1.03)
