@@ -71,9 +71,8 @@ def compare(records: Sequence[Record]) -> Comparison:
     methods: dict[str, Sequence[Outcome]] = {TTAD: _ttad(simulated)}
     thresholds, curves, chosen = _opponents(records, simulated)
     methods |= thresholds
-    parts = {TTAD: methods[TTAD]} | {
-        name: [r.outcomes[name] for r in simulated if name in r.outcomes] for name in ABLATIONS
-    }
+    ablated = [r for r in simulated if all(name in r.outcomes for name in ABLATIONS)]
+    parts = {name: [r.outcomes[name] for r in ablated] for name in (TTAD, *ABLATIONS)}
     sections = [
         _headline(simulated, real),
         "## By scenario\n\nTTAD on the test split, all severities.\n\n"
@@ -91,10 +90,11 @@ def compare(records: Sequence[Record]) -> Comparison:
             "\n\n" + by_method({name: promised(found) for name, found in methods.items()}),
             "### Recall by severity\n\n" + by_severity(methods),
         ]
-    if all(len(found) == len(methods[TTAD]) for found in parts.values()):
+    if ablated:
+        tasks = sorted({f"`{r.case.source}`" for r in ablated})
         sections.append(
-            "## What each part is worth\n\nTTAD without one of its parts, on the same cases, "
-            "faults of 5 % and more.\n\n"
+            "## What each part is worth\n\nTTAD without one of its parts, faults of 5 % and more, "
+            f"on the tasks that were judged with ablations: {', '.join(tasks)}.\n\n"
             + headline({name: promised(found) for name, found in parts.items()})
         )
     sections.append(_left_out(refused, len(test)))
