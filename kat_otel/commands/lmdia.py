@@ -56,6 +56,13 @@ _seed = click.option("--seed", type=click.IntRange(min=0), default=SEED, show_de
 _task = click.option(
     "--task", "only", multiple=True, metavar="NAME", help="One task alone, by its name."
 )
+_scenario = click.option(
+    "--scenario",
+    "scenarios",
+    multiple=True,
+    metavar="NAME",
+    help="One fault, confounder or `healthy` alone, by its name.",
+)
 _jobs = click.option(
     "--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes."
 )
@@ -77,6 +84,7 @@ def lmdia() -> None:
 @_size
 @_split
 @_task
+@_scenario
 @_traces
 @_seed
 @click.option("--parquet/--no-parquet", default=True, help="Whether to write tables as well.")
@@ -86,6 +94,7 @@ def generate(
     size: Size,
     splits: tuple[Split, ...],
     only: tuple[str, ...],
+    scenarios: tuple[str, ...],
     traces: Path | None,
     seed: int,
     parquet: bool,
@@ -94,7 +103,9 @@ def generate(
 
     The same options make the same cases. What is whole in the folder is not made again.
     """
-    cases = _chosen(size, splits, only, traces, seed)
+    cases = _chosen(
+        size=size, splits=splits, only=only, scenarios=scenarios, traces=traces, seed=seed
+    )
     left_out: list[str] = []
     for case in _shown(cases, "making cases", len(cases)):
         folder = out / case.split / case.name
@@ -123,6 +134,7 @@ def generate(
 @_size
 @_split
 @_task
+@_scenario
 @_traces
 @_seed
 @_jobs
@@ -142,6 +154,7 @@ def evaluate(
     size: Size,
     splits: tuple[Split, ...],
     only: tuple[str, ...],
+    scenarios: tuple[str, ...],
     traces: Path | None,
     seed: int,
     jobs: int,
@@ -153,7 +166,14 @@ def evaluate(
 
     Nothing is written but what was said: a case is played a step at a time.
     """
-    cases = _chosen("full" if full else size, splits, only, traces, seed)
+    cases = _chosen(
+        size="full" if full else size,
+        splits=splits,
+        only=only,
+        scenarios=scenarios,
+        traces=traces,
+        seed=seed,
+    )
     work = Work(traces, ablations=ablations or full, opponents=opponents)
     records = evaluated(cases, out, work, jobs=jobs)
     found: list[Record] = list(_shown(records, "judging cases", len(cases)))
@@ -205,9 +225,11 @@ def explain(name: str, traces: Path | None, seed: int) -> None:
 
 
 def _chosen(
+    *,
     size: Size,
     splits: tuple[Split, ...],
     only: tuple[str, ...],
+    scenarios: tuple[str, ...],
     traces: Path | None,
     seed: int,
 ) -> list[Case]:
@@ -215,7 +237,14 @@ def _chosen(
     for name in only:
         if name not in known:
             raise ConfigError(f"--task {name}: there is none; one is {next(iter(known))}")
-    return cases_of(size, splits or _SPLITS, traces=traces, seed=seed, only=only)
+    cases = cases_of(size, splits or _SPLITS, traces=traces, seed=seed, only=only)
+    planned = {case.scenario for case in cases}
+    for name in scenarios:
+        if name not in planned:
+            raise ConfigError(
+                f"--scenario {name}: no case chosen has it; they have {', '.join(sorted(planned))}"
+            )
+    return [case for case in cases if not scenarios or case.scenario in scenarios]
 
 
 def _shown(items: Iterable[_Item], what: str, count: int) -> Iterable[_Item]:

@@ -56,9 +56,12 @@ def test_what_is_whole_is_not_made_again(sample: Path) -> None:
     assert {p: p.stat().st_mtime_ns for p in sample.rglob("label.json")} == labels
 
 
+@pytest.mark.slow
 def test_cases_are_judged_compared_and_written_into_a_page(tmp_path: Path) -> None:
     records = tmp_path / "said.jsonl"
+    few = ("gpu_instability", "clock_offset", "healthy")
     judge = ("evaluate", "--size", "small", "--out", records)
+    judge = (*judge, *(word for name in few for word in ("--scenario", name)))
     one = _run(*judge, "--split", "test", "--task", TESTED)
     assert one.exit_code == 0
     assert "faults found" in one.output
@@ -67,10 +70,10 @@ def test_cases_are_judged_compared_and_written_into_a_page(tmp_path: Path) -> No
     assert "--split validation" in str(refused.exception)
     assert _run(*judge, "--split", "validation", "--task", CHOSEN_ON).exit_code == 0
     page = tmp_path / "benchmark.md"
-    page.write_text("before\n<!-- figures -->\nold\n<!-- /figures -->\nafter\n")
+    page.write_text("before\n<!-- figures -->\nto go\n<!-- /figures -->\nafter\n")
     assert _run("compare", records, "--docs", tmp_path).exit_code == 0
     text = page.read_text()
-    assert "old" not in text
+    assert "to go" not in text
     assert text.startswith("before\n<!-- figures -->")
     assert text.endswith("<!-- /figures -->\nafter\n")
     for said in ("## By scenario", "`gpu_instability`", "| isolation forest |", "How soon"):
@@ -92,6 +95,7 @@ def test_a_case_is_told() -> None:
     [
         (("explain", "gpt-oss-120b.vllm.prefill.nothing"), "no case of the benchmark"),
         (("generate", "--task", "gpt-5", "--out", "x"), "--task gpt-5: there is none"),
+        (("generate", "--scenario", "flood", "--out", "x"), "--scenario flood: no case chosen"),
     ],
 )
 def test_what_is_not_there_is_named(arguments: tuple[str, ...], said: str) -> None:
