@@ -21,13 +21,15 @@ from kat_otel.per_string import PerString, text_hash
 from kat_otel.spans import SpanTable, StringTable
 from kat_otel.ttad.lanes import Lanes, alike, lanes
 
-__all__ = ["TEXT_HASHES", "Alignment", "align", "place"]
+__all__ = ["PLACES", "TEXT_HASHES", "Alignment", "align", "place"]
 
 _MISSING = -1
 _MAX_DIFF = 6000
 """Longest stretch aligned as a sequence; beyond it a quadratic method is no longer bounded."""
 _ENOUGH = 3
 """So many ranks can outvote one of them."""
+PLACES = 61
+"""Ways to turn a hash by its rank's place."""
 _DIFFERENT = 0.1
 """Share of the nodes whose launch differs between replicas that do different amounts of work."""
 
@@ -43,7 +45,8 @@ class Alignment:
         family: index into ``families``, int32 ``(N,)``.
         semantics: :class:`Semantics` of each node, uint8 ``(N,)``.
         families: names of the kernel families.
-        shape: hash of each node's grid and block, int64 ``(N,)``: the covariates of its work.
+        shape: hash of each node's grid and block, of all ranks where they differ, int64 ``(N,)``:
+            the covariates of its work.
         peers: symmetry class of each rank, int32 ``(R,)``.
         matched: spans that have a counterpart on another rank (all spans if R is 1).
         total: GPU spans of the step.
@@ -73,9 +76,16 @@ class Alignment:
 
     def signature(self) -> tuple[bytes, bytes]:
         """Returns what two steps share when their nodes mean the same work of the same size."""
+        return self.stream.tobytes(), (self._hashes() ^ self.shape).tobytes()
+
+    def sequence(self) -> tuple[bytes, bytes]:
+        """Returns what two steps share when their nodes mean the same work of whatever size."""
+        return self.stream.tobytes(), self._hashes().tobytes()
+
+    def _hashes(self) -> NDArray[np.int64]:
+        """Hash of each node's family, int64 ``(N,)``."""
         hashes = np.array([_family_hash(name) for name in self.families], dtype=np.int64)
-        names = hashes[self.family] if len(self.family) else hashes[:0]
-        return self.stream.tobytes(), (names ^ self.shape).tobytes()
+        return hashes[self.family] if len(self.family) else hashes[:0]
 
 
 @lru_cache(maxsize=65536)
@@ -115,7 +125,7 @@ def align(table: SpanTable, meaning: NDArray[np.uint8]) -> Alignment:
         family=node_family,
         semantics=meaning[some],
         families=families,
-        shape=_launch_shapes(table, some),
+        shape=_launch_shapes(table, rows, some),
         peers=_peers(table, found.ranks, rows, whole=matched == rows.size),
         matched=matched,
         total=len(found.rows),
@@ -217,7 +227,22 @@ TEXT_HASHES = PerString(text_hash)
 """Of launch grids and blocks."""
 
 
-def _launch_shapes(table: SpanTable, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def _launch_shapes(
+    table: SpanTable, rows: NDArray[np.int64], some: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    shape = _hashed(table, some)
+    there = np.where(rows >= 0, rows, some[:, None])
+    grid, block = table.grid[there], table.block[there]
+    differ = ((grid != grid[:, :1]) | (block != block[:, :1])).any(axis=1)
+    if differ.any():  # each rank's own, by its place
+        each = _hashed(table, there[differ])
+        turn = np.array([1 + at % PLACES for at in range(each.shape[1])], np.int64)
+        turned = np.left_shift(each, turn) ^ np.right_shift(each, 63 - turn)
+        shape[differ] = np.bitwise_xor.reduce(turned, axis=1)
+    return shape
+
+
+def _hashed(table: SpanTable, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     grid = TEXT_HASHES.of(table.strings, table.grid[rows])
     return grid ^ (TEXT_HASHES.of(table.strings, table.block[rows]) << np.int64(1))
 

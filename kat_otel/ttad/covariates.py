@@ -2,8 +2,9 @@
 
 Grid and block are covariates of most kernels: more work shows in the launch. Attention takes as
 long as the contexts of its sequences, and an expert rank as long as the tokens that were routed to
-it: both with the same launch. So attention's history is no measure of it, and ranks with different
-experts are no peers in their experts' kernels.
+it: both with the same launch. So attention's history is no measure of it, ranks with different
+experts are no peers in their experts' kernels, and replicas with batches of their own are none in
+attention, nor where their launches differ.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from kat_otel.ttad.features import Features
 from kat_otel.ttad.meetings import Meetings
 from kat_otel.ttad.robust import masked_median
 
-__all__ = ["attention", "own_experts", "without_experts"]
+__all__ = ["attention", "levelled", "own_batches", "own_experts"]
 
 _ATTENTION: Final = re.compile(
     r"FlashAttn|flash_fwd|flash_attn|fmha|paged_attention|unified_attention|_mla_|attn_fwd|"
@@ -43,36 +44,56 @@ def attention(table: SpanTable, alignment: Alignment) -> NDArray[np.bool_]:
 
 
 def own_experts(table: SpanTable, alignment: Alignment) -> NDArray[np.bool_]:
-    """Returns which nodes are experts' work that differs by rank, bool ``(N,)``."""
+    """Returns which nodes are experts' work that differs by rank, bool ``(N,)``.
+
+    What runs between two of their kernels (their activation) is on the same tokens.
+    """
     if len({r.ep for r in table.resources}) < 2:
         return np.zeros(len(alignment.rows), np.bool_)
-    return _which(_IS_EXPERT, table, alignment)
+    experts = _which(_IS_EXPERT, table, alignment)
+    between = experts.copy()
+    between[1:-1] |= experts[:-2] & experts[2:]
+    return between
 
 
-def without_experts(
-    met: Meetings, table: SpanTable, alignment: Alignment, features: Features
+def own_batches(table: SpanTable, alignment: Alignment) -> bool:
+    """Whether ranks of one symmetry class belong to replicas with batches of their own."""
+    replica = {r.rank: r.dp for r in table.resources}
+    places = {
+        (int(one), replica[rank])
+        for one, rank in zip(alignment.peers, alignment.ranks.tolist(), strict=True)
+    }
+    return len(places) > len({one for one, _ in places})
+
+
+def levelled(
+    met: Meetings, features: Features, unlike: NDArray[np.bool_], usual: NDArray[np.float64]
 ) -> Meetings:
-    """Returns the meetings with all ranks' experts taking equally long before each of them.
+    """Returns the meetings as if no rank had more to do than the middle one before each of them.
 
-    Each stretch of work loses what the rank's experts took in it and gets what they took in the
-    middle rank: what is left to compare is the ranks' own.
+    Args:
+        met: the meetings.
+        features: of the step.
+        unlike: nodes in which ranks have different amounts to do, ``(N,)``.
+        usual: what they should take, ns ``(N, R)``; 0 where unknown: then what they took.
     """
-    experts = own_experts(table, alignment)
-    if not experts.any() or not len(met.node):
+    if not unlike.any() or not len(met.node):
         return met
     spent = np.zeros(met.elapsed.shape)
     for column in range(met.elapsed.shape[1]):
-        nodes = np.flatnonzero(experts & features.present[:, column])
+        nodes = np.flatnonzero(unlike & features.present[:, column])
         nodes = nodes[np.argsort(features.start[nodes, column], kind="stable")]
-        until = np.concatenate([[0.0], np.cumsum(features.duration[nodes, column])])
+        taken = usual[nodes, column]
+        taken = np.where(taken > 0, taken, features.duration[nodes, column])
+        until = np.concatenate([[0.0], np.cumsum(taken)])
         start = features.start[nodes, column]
         arrival = met.arrival[:, column]
         released = arrival - met.elapsed[:, column]
-        taken = until[np.searchsorted(start, arrival)] - until[np.searchsorted(start, released)]
-        spent[:, column] = np.where(met.member[:, column], taken, 0.0)
+        more = until[np.searchsorted(start, arrival)] - until[np.searchsorted(start, released)]
+        spent[:, column] = np.where(met.member[:, column], more, 0.0)
     middle, _ = masked_median(spent, met.member, xp=numpy_xp)
-    levelled = met.elapsed - spent + np.where(met.member, middle[:, None], 0.0)
-    return replace(met, elapsed=np.where(met.member, np.maximum(levelled, 0.0), met.elapsed))
+    lighter = met.elapsed - np.maximum(spent - middle[:, None], 0.0)
+    return replace(met, elapsed=np.where(met.member, np.maximum(lighter, 0.0), met.elapsed))
 
 
 def _which(of_name: PerString, table: SpanTable, alignment: Alignment) -> NDArray[np.bool_]:

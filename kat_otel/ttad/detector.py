@@ -15,9 +15,9 @@ from kat_otel.kernels import classify
 from kat_otel.spans import UNKNOWN, SpanTable
 from kat_otel.ttad.align import Alignment, align
 from kat_otel.ttad.anchors import anchors
-from kat_otel.ttad.covariates import without_experts
+from kat_otel.ttad.covariates import attention, levelled
 from kat_otel.ttad.digests import DigestDetector, is_digest_step
-from kat_otel.ttad.durations import durations
+from kat_otel.ttad.durations import durations, local_work
 from kat_otel.ttad.features import Features, features, shift_clocks
 from kat_otel.ttad.groups import group_changes
 from kat_otel.ttad.healthy import HealthyStep, ShortWay
@@ -25,6 +25,7 @@ from kat_otel.ttad.history import FEW_RANKS, Expectation, History
 from kat_otel.ttad.incidents import change_incident, suspect_incident
 from kat_otel.ttad.judged import Judged
 from kat_otel.ttad.lateness import lateness
+from kat_otel.ttad.load_history import LoadHistory, load_of
 from kat_otel.ttad.meetings import clock_offsets, meetings
 from kat_otel.ttad.settings import Settings
 from kat_otel.ttad.stages import slow_stages
@@ -71,6 +72,7 @@ class Detector:
         self._settings = settings or Settings()
         self._xp = xp
         self.history = History(self._settings.history_steps)
+        self._by_load = LoadHistory(self._settings.history_steps)
         self._baseline: History | None = None
         self.tracker = Tracker(self._settings)
         self._digests = DigestDetector(self._settings, self.tracker)
@@ -190,20 +192,34 @@ class Detector:
         met = meetings(table, measured, alignment)
         bound = anchors(table, measured, alignment, met)
         gaps = () if "history" in settings.without else self.gaps
-        level = without_experts(met, table, alignment, measured)
-        late = lateness(level, bound, alignment, measured, settings, gaps=gaps, xp=xp)
-        if late.entry_gap is not None:
-            self.gaps.append(late.entry_gap)
         usual = self._expectation(alignment)
+        load = None if usual else load_of(table, alignment, local_work(measured, alignment))
+        if usual is None and load is not None and "history" not in settings.without:
+            usual = self._by_load.expect(alignment, load, least=settings.min_history)
         few = len(alignment.ranks) <= FEW_RANKS or "peers" in settings.without
+        before = usual.duration if usual and (few or load is not None) else None
+        if load is not None and before is not None:
+            before = np.where(attention(table, alignment)[:, None], 0.0, before)
         work = durations(
-            table, measured, alignment, usual.duration if few and usual else None, settings, xp=xp
+            table,
+            measured,
+            alignment,
+            before if few else None,
+            settings,
+            by_load=None if few or load is None else before,
+            xp=xp,
         )
+        level = levelled(met, measured, work.unlike, work.expected)
+        late = lateness(level, bound, alignment, measured, settings, gaps=gaps, xp=xp)
         judged = Judged(table, step, alignment, measured, met, bound, late, work)
         blamed = suspects(judged, settings)
         changed = [*group_changes(judged, usual, settings), *slow_stages(judged, settings)]
         if not blamed and not changed:
+            if late.entry_gap is not None:
+                self.gaps.append(late.entry_gap)
             self.history.remember(alignment, measured, met)
+            if load is not None:
+                self._by_load.remember(alignment, measured, met, load)
         incidents = [suspect_incident(s, judged, settings) for s in blamed]
         incidents += [change_incident(c, judged, settings) for c in changed]
         return sorted(incidents, key=lambda i: -i.impact_ns)

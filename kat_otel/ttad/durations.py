@@ -19,7 +19,7 @@ from kat_otel.kernels import Semantics
 from kat_otel.spans import SpanKind, SpanTable
 from kat_otel.ttad.align import Alignment
 from kat_otel.ttad.backend import run
-from kat_otel.ttad.covariates import own_experts
+from kat_otel.ttad.covariates import attention, own_batches, own_experts
 from kat_otel.ttad.features import Features
 from kat_otel.ttad.loops import plain
 from kat_otel.ttad.robust import leave_one_out_median, pooled_scale, t_tail
@@ -62,6 +62,7 @@ class Durations:
         judged: an expectation and a scale exist.
         sided: the excess has a side: with two peers and no history it has none.
         local: nodes whose duration depends on their own rank alone, ``(N,)``.
+        unlike: of them those in which peers have different amounts to do, ``(N,)``.
     """
 
     expected: Float
@@ -69,6 +70,7 @@ class Durations:
     judged: Bool
     sided: Bool
     local: Bool
+    unlike: Bool
     _compared: Bool
     _features: Features
     _alignment: Alignment
@@ -212,19 +214,30 @@ def durations(
     history: Float | None,
     settings: Settings,
     *,
+    by_load: Float | None = None,
     xp: Any,
 ) -> Durations:
     """Judges the durations of one step's local kernels.
 
     Args:
         history: expected durations from earlier steps, ns ``(N, R)``, 0 where unknown.
+        by_load: the same by how much there is to do: for work that no peer has alike.
     """
     shape = features.duration.shape
     local = local_work(features, alignment)
     usable = features.present & local[:, None]
-    usable &= ~own_experts(table, alignment)[:, None]
+    experts = own_experts(table, alignment)
+    usable &= ~experts[:, None]
+    own = usable
     if table.grid.any():  # other launch shapes are other work: grid and block are covariates
-        usable &= _same_shape(table, alignment)
+        usable = usable & _same_shape(table, alignment)
+    unlike = experts & local
+    if own_batches(table, alignment):
+        few = 2 * usable.sum(axis=1) < own.sum(axis=1) + (own.sum(axis=1) > 2)
+        differ = local & (few | attention(table, alignment))
+        usable &= ~differ[:, None]
+        unlike |= differ | (local & (own & ~usable).any(axis=1))
+        own = own & ~attention(table, alignment)[:, None]
     expected, others = _of_peers(features.duration, usable, alignment.peers, xp=xp)
     sided = others >= 2
     if shape[1] == 1:
@@ -235,11 +248,16 @@ def durations(
         expected = np.where(known, history, expected)
         others = np.where(known, np.maximum(others, 1), others)
         sided = sided | known
+    if by_load is not None:
+        known = (by_load > 0) & own & ~(usable & (others > 0))
+        expected = np.where(known, by_load, expected)
+        others = np.where(known, 1, others)
+        sided, usable = sided | known, usable | known
     usable &= others > 0
     excess = np.where(usable, features.duration - expected, 0.0)
     judged = usable if int(np.count_nonzero(usable)) >= settings.min_pool else usable & False
     return Durations(
-        expected, excess, judged, sided, local, usable, features, alignment, settings, xp
+        expected, excess, judged, sided, local, unlike, usable, features, alignment, settings, xp
     )
 
 

@@ -16,7 +16,9 @@ from kat_otel.ttad.lateness_loops import (
     entries,
     last_arrivers,
     on_its_clock,
+    spread_of_others,
     stands_out,
+    tests_of,
 )
 from kat_otel.ttad.loops import median, select
 from kat_otel.ttad.robust_loops import leave_one_out, pooled_scales
@@ -141,19 +143,23 @@ def arrives_late(met: Any, bound: Any, kinds: Any, gaps: Any, limits: Any) -> An
     usual = gaps.copy()
     if len(usual) < 16:
         usual = np.abs(excess.ravel()[(judged & (host | synced)).ravel()])
-    if len(usual) >= 16 and len(meeting):
-        scale = robust.MAD_TO_SIGMA * median(usual, len(usual))
-        for at in range(len(meeting)):
-            row, rank = meeting[at], final[at]
-            excess[row, rank] = gap[at]
-            sigma[row] = scale
-            freedom[row] = 9
-            judged[row, rank] = True
-            last[row] = False
-            last[row, rank] = True
+    if len(usual) >= 16:
+        scale = median(usual, len(usual)) if len(meeting) else 0.0
+    else:
+        scale = spread_of_others(arrival, member, meeting, final, 5)
+    firsts = len(meeting) if scale >= 0 else 0
+    for at in range(firsts):
+        row, rank = meeting[at], final[at]
+        excess[row, rank] = gap[at]
+        sigma[row] = robust.MAD_TO_SIGMA * scale
+        freedom[row] = 9
+        judged[row, rank] = True
+        last[row] = False
+        last[row, rank] = True
     z, _, counts = deviations(
         (excess, sigma, elapsed, other), (judged, host, entry, last), floor, relative
     )
     loose = np.minimum(np.maximum(0.37 * (freedom - 1.0), 2.0), tail)
     largest = gap.max() if len(gap) else -1.0
-    return stands_out(z, loose, judged, counts, rate), largest
+    tests = tests_of(judged, meeting[:firsts], final[:firsts])
+    return stands_out((z, loose, tests), judged, counts, rate), largest

@@ -28,6 +28,7 @@ from kat_otel.ttad import (
     robust,
     robust_loops,
 )
+from kat_otel.ttad.align import PLACES
 from kat_otel.ttad.anchors import arrivals, waits
 from kat_otel.ttad.durations import of_most
 from kat_otel.ttad.features import gather, worker_steps
@@ -72,12 +73,15 @@ def _rows(lane: Any, stream: Any, of_text: Any, texts: Any, shape: Any) -> Any:
     name, grid, block = texts[0], texts[1], texts[2]
     ranks, size = len(first) - 1, len(streams)
     rows = np.empty((size, ranks), np.int64)
+    one, turned = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    differs = np.zeros(size, np.bool_)
     count = first[1]
     if len(flat) != size * ranks:
         return rows, DIFFERENT
     for rank in range(ranks):
         if first[rank + 1] - first[rank] != count:
             return rows, DIFFERENT
+        turn = 1 + rank % PLACES
         for number in range(count):
             mine, at = first[rank] + number, begin[number]
             long = begin[number + 1] - at
@@ -91,12 +95,17 @@ def _rows(lane: Any, stream: Any, of_text: Any, texts: Any, shape: Any) -> Any:
                     return rows, NEW_TEXTS
                 if told != family[node] or streams[node] != number:
                     return rows, DIFFERENT
+                grids, blocks = of_text[2][grid[row]], of_text[2][block[row]]
+                if min(grids, blocks) == NEW:  # NEW is the least
+                    return rows, NEW_TEXTS
+                mixed = grids ^ (blocks << np.int64(1))
                 if rank == 0:
-                    grids, blocks = of_text[2][grid[row]], of_text[2][block[row]]
-                    if min(grids, blocks) == NEW:  # NEW is the least
-                        return rows, NEW_TEXTS
-                    if told ^ (grids ^ (blocks << np.int64(1))) != work[node]:
-                        return rows, DIFFERENT
+                    one[node] = mixed
+                differs[node] |= mixed != one[node]
+                turned[node] ^= (mixed << np.int64(turn)) ^ (mixed >> np.int64(63 - turn))
+    for node in range(size):
+        if family[node] ^ (turned[node] if differs[node] else one[node]) != work[node]:
+            return rows, DIFFERENT
     return rows, HEALTHY
 
 

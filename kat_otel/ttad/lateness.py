@@ -29,7 +29,9 @@ from kat_otel.ttad.lateness_loops import (
     last_arrivers,
     on_its_clock,
     shares,
+    spread_of_others,
     stands_out,
+    tests_of,
 )
 from kat_otel.ttad.loops import median_of, plain
 from kat_otel.ttad.meetings import Meetings
@@ -54,6 +56,9 @@ _CLUSTER = 0.25
 
 _MIN_GAPS = 16
 """Fewest gaps or stretches that give a scale for first meetings."""
+
+_FEWEST_OTHERS = 5
+"""Fewest other arrivals at first meetings whose spread says what is usual there."""
 
 _MIN_EMPIRICAL = 200
 """Fewest deviations of other ranks that serve as the null distribution: launch gaps are skewed to
@@ -87,6 +92,7 @@ class Lateness:
             carries along, and on the GPU's clock that of the last to arrive.
         last: the rank belongs to the last to arrive, whom the others wait for.
         judged: cells that have peers and a scale.
+        tests: by how many a chance below is multiplied.
         entry_gap: largest gap between last and next arrival at first meetings, ns; None: none.
     """
 
@@ -96,6 +102,7 @@ class Lateness:
     counts: Bool
     last: Bool
     judged: Bool
+    tests: Float
     entry_gap: float | None
     _freedom: Float
     _settings: Settings
@@ -105,7 +112,8 @@ class Lateness:
     def stands_out(self) -> bool:
         """Whether any chance below may be small enough for a finding; False if surely none is."""
         rate = self._settings.false_alarm_rate
-        return stands_out(self.z, self._freedom, self.judged, self.counts, rate)
+        chances = self.z, self._freedom, self.tests
+        return stands_out(chances, self.judged, self.counts, rate)
 
     @cached_property
     def cell_p(self) -> Float:
@@ -161,8 +169,9 @@ def lateness(
     last = last_arrivers(plain(met.member), plain(met.arrival), _CLUSTER)
     excess, sigma, freedom, judged = on_its_clock(bound.host, by_gpu, host, gpu)
     cells = _Cells(excess, sigma, freedom, judged, last)
-    first = entries(bound.entry, plain(met.member), plain(met.arrival))
-    _judge_entries(first, bound, cells, gaps)
+    came = plain(met.arrival), plain(met.member)
+    first = entries(bound.entry, came[1], came[0])
+    firsts = _judge_entries(first, bound, cells, came, gaps)
     z, expected, counts = deviations(
         (cells.excess, cells.sigma, plain(met.elapsed), bound.other),
         (cells.judged, bound.host, bound.entry, cells.last),
@@ -176,6 +185,7 @@ def lateness(
         counts=counts,
         last=cells.last,
         judged=cells.judged,
+        tests=tests_of(cells.judged, *firsts),
         entry_gap=float(first[2].max()) if len(first[2]) else None,
         # a median deviation is looser than a mean one
         _freedom=np.clip(_MAD_EFFICIENCY * (cells.freedom - 1.0), 2.0, settings.tail_freedom),
@@ -211,25 +221,33 @@ def _judge_entries(
     first: tuple[NDArray[np.int64], NDArray[np.int64], Float],
     bound: Anchors,
     cells: _Cells,
+    met: tuple[Float, Bool],
     gaps: Sequence[float],
-) -> None:
-    """Judges first meetings in place: the gap from the last arriver to the next.
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Judges first meetings in place by the gap from last to next arriver; returns which.
 
     The scale is that of the same gap in earlier steps, else that of the host's stretches in
-    this one (the GPU's own are much more regular than what starts a step).
+    this one (the GPU's own are much more regular than what starts a step), else that of the
+    others' arrivals at these meetings.
     """
+    arrival, member = met
     usual = np.array(gaps, np.float64)
     if len(usual) < _MIN_GAPS:
         usual = np.abs(cells.excess[cells.judged & (bound.host | bound.synced)])
     meeting, final, gap = first
-    if len(usual) < _MIN_GAPS or not len(meeting):
-        return
+    if len(usual) >= _MIN_GAPS:
+        scale = median_of(usual) if len(meeting) else 0.0
+    else:
+        scale = spread_of_others(arrival, member, meeting, final, _FEWEST_OTHERS)
+        if scale < 0:
+            return meeting[:0], final[:0]
     cells.excess[meeting, final] = gap
-    cells.sigma[meeting] = MAD_TO_SIGMA * median_of(usual)
+    cells.sigma[meeting] = MAD_TO_SIGMA * scale
     cells.freedom[meeting] = _ENTRY_VALUES
     cells.judged[meeting, final] = True
     cells.last[meeting] = False
     cells.last[meeting, final] = True
+    return meeting, final
 
 
 def _stretch_kinds(met: Meetings, alignment: Alignment) -> Kinds:

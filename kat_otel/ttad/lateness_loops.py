@@ -10,7 +10,16 @@ from kat_otel.compiled import inline, njit
 from kat_otel.ttad import loops
 from kat_otel.ttad.loops import median
 
-__all__ = ["deviations", "entries", "last_arrivers", "on_its_clock", "shares", "stands_out"]
+__all__ = [
+    "deviations",
+    "entries",
+    "last_arrivers",
+    "on_its_clock",
+    "shares",
+    "spread_of_others",
+    "stands_out",
+    "tests_of",
+]
 
 _FLAGS, _TIMES, _COLUMN = "boolean[:, ::1]", "float64[:, ::1]", "float64[::1]"
 _CLOCK = f"Tuple(({_TIMES}, {_COLUMN}, {_COLUMN}, {_FLAGS}))"
@@ -91,15 +100,61 @@ def _tail(z: float, freedom: float) -> float:
     return tail if z >= 0 else 1 - tail
 
 
-@njit(f"boolean({_TIMES}, {_TIMES}, {_FLAGS}, {_FLAGS}, float64)")
-def stands_out(z: Any, freedom: Any, judged: Any, counts: Any, rate: float) -> bool:
+@njit(f"float64({_TIMES}, {_FLAGS}, int64[::1], int64[::1], int64)", uses=(loops,))
+def spread_of_others(arrival: Any, member: Any, row: Any, rank: Any, fewest: int) -> float:
+    """How far arrivals at some meetings lie from their middle, in the median, ns; -1 if too few.
+
+    Without that of ``rank`` at each ``row``, and of meetings that have two others at least.
+    """
+    all_of = np.empty(len(row) * member.shape[1])
+    own = np.empty(member.shape[1])
+    found = 0
+    for at in range(len(row)):
+        count = 0
+        for other in range(member.shape[1]):
+            if member[row[at], other] and other != rank[at]:
+                own[count] = arrival[row[at], other]
+                count += 1
+        if count < 2:
+            continue
+        middle = median(own.copy(), count)
+        for other in range(count):
+            all_of[found] = abs(own[other] - middle)
+            found += 1
+    return median(all_of, found) if found >= fewest else -1.0
+
+
+@njit(f"{_TIMES}({_FLAGS}, int64[::1], int64[::1])")
+def tests_of(judged: Any, row: Any, rank: Any) -> Any:
+    """By how many each arrival's chance is multiplied, ``(C, R)``: Bonferroni's bound, weighted.
+
+    The arrivals at first meetings (``row``, ``rank``) are few, with a loose scale each: half of the
+    rate of false alarms is theirs, the other half that of all others.
+    """
+    count, firsts = max(judged.sum(), 1), 0
+    for at in range(len(row)):
+        firsts += judged[row[at], rank[at]]
+    tests = np.full(judged.shape, float(count if firsts == 0 else 2 * max(count - firsts, 1)))
+    for at in range(len(row)):
+        if firsts and judged[row[at], rank[at]]:
+            tests[row[at], rank[at]] = 2.0 * firsts
+    return tests
+
+
+@njit(f"boolean(UniTuple({_TIMES}, 3), {_FLAGS}, {_FLAGS}, float64)")
+def stands_out(deviations: Any, judged: Any, counts: Any, rate: float) -> bool:
     """Returns whether any arrival, or all of a rank's, may be beyond chance; False if surely not.
 
     Chances are as of ``robust.t_tail`` and ``robust.combine_p``, to be below twice the ``rate``
     (for rounding), corrected for the number of tests, and without what other ranks' deviations say,
     which only makes a chance larger.
+
+    Args:
+        deviations: z, degrees of freedom, and by how many a chance is multiplied.
+        judged, counts: as in :class:`lateness.Lateness`.
+        rate: of false alarms.
     """
-    tests = max(judged.sum(), 1)
+    z, freedom, tests = deviations
     rows, ranks = z.shape
     for rank in range(ranks):
         number, logs, waited_for = 0, 0.0, False
@@ -111,7 +166,7 @@ def stands_out(z: Any, freedom: Any, judged: Any, counts: Any, rate: float) -> b
             logs -= 2 * np.log(p)
             if counts[row, rank]:
                 waited_for = True
-                if p * tests <= 2 * rate:
+                if p * tests[row, rank] <= 2 * rate:
                     return True
         if not waited_for:
             continue

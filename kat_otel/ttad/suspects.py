@@ -151,8 +151,7 @@ def _late_cells(late: Lateness, settings: Settings) -> Bool:
     """Late arrivals that count, bool ``(C, R)``."""
     if not late.stands_out:
         return np.zeros(late.z.shape, np.bool_)
-    tests = max(int(late.judged.sum()), 1)
-    alone = late.cell_p * tests <= settings.false_alarm_rate
+    alone = late.cell_p * late.tests <= settings.false_alarm_rate
     flagged = (late.rank_z > 0) & (late.rank_p * late.rank_p.size <= settings.false_alarm_rate)
     return late.counts & (alone | (flagged & (late.z >= _MIN_CELL_Z)))
 
@@ -185,13 +184,12 @@ def _late_suspect(columns: list[int], cells: Bool, judged: Judged, settings: Set
     meetings = _waited_for(columns, judged)
     victims = np.asarray(met.member[meetings].any(axis=0))
     victims[np.array(columns)] = False
-    tests = max(int(late.judged.sum()), 1)
     lead = max(columns, key=lambda c: float(np.where(mine[:, c], late.excess[:, c], 0.0).sum()))
     at = np.flatnonzero(mine[:, lead])
     walks = 0 if "walk" in settings.without else _MAX_WALKS
     costliest = at[np.argsort(-late.excess[at, lead], kind="stable")][:walks]
     p = min(
-        float(late.cell_p[mine].min(initial=1.0)) * tests,
+        float((late.cell_p * late.tests)[mine].min(initial=1.0)),
         float(late.rank_p[columns].min()) * late.rank_p.size,
         1.0,
     )

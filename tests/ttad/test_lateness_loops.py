@@ -23,6 +23,7 @@ def lateness_of(z: np.ndarray, *, late: float = 0.5) -> Lateness:
         counts=judged & (z > 0) & (RNG.random(z.shape) < late),
         last=judged,
         judged=judged,
+        tests=np.full(z.shape, float(max(judged.sum(), 1))),
         entry_gap=None,
         _freedom=RNG.uniform(2, 8, z.shape),
         _settings=Settings(),
