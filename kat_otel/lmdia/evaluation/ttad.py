@@ -32,6 +32,7 @@ class Watch:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._detector = Detector(settings)
+        self._least = (settings or Settings()).page_impact_fraction
         self._latest: dict[str, Incident] = {}
         self._lengths: dict[int, int] = {}
 
@@ -59,12 +60,14 @@ class Watch:
     ) -> Alarm:
         refined = refine(incident, readings_on(incident, workers, store))
         longest = max((self._lengths.get(s, 0) for s in incident.steps), default=0)
+        share = incident.impact_ns / longest if longest else 0.0
         return Alarm(
             steps=tuple(sorted(incident.steps)),
             ranks=tuple(incident.culprit.ranks),
             sure=incident.culprit.sure,
-            share=incident.impact_ns / longest if longest else 0.0,
+            share=share,
             page=incident.page,
+            finding=share < self._least and not incident.page,
             kind=incident.kind,
             candidates=tuple(c.component for c in incident.component_candidates),
             component=refined.component,

@@ -20,6 +20,8 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
         share: what it costs, as a share of the step; for methods without a cost their score. Orders
             the alarms of a case: the largest first.
         page: whether it would wake somebody.
+        finding: whether it costs too little to wake anybody however long it lasts: told and ranked,
+            but no alarm.
         kind: in the words of ``kat.report/v1``; None for methods that tell no kinds.
         candidates: components that traces alone leave, the likeliest first.
         component: with metrics and logs; None for methods that name none.
@@ -31,6 +33,7 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     sure: bool = True
     share: float = 0.0
     page: bool = True
+    finding: bool = False
     kind: Kind | None = None
     candidates: tuple[Component, ...] = ()
     component: Component | None = None

@@ -5,7 +5,8 @@ that describes it (methods without kinds are spared), and names culprits only: e
 names is one, and it names none where no rank differs. An alarm that says that the side is unknown
 is right if a culprit is among its ranks, and names no culprit by that. Every other alarm is
 *false*, also one beside a fault: a victim that is blamed is a false alarm and a missed fault.
-Alarms of a confounder are false unless the label allows what they say.
+Alarms of a confounder are false unless the label allows what they say. Findings, which cost too
+little to be alarms, are neither right nor false; they are counted apart.
 
 A fault is *found* if one alarm is right about it. Several right alarms about one fault are counted
 as one; how many there were is said apart. The first of a case's alarms (by cost) during a fault
@@ -79,6 +80,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         faults: what became of each of its faults.
         right, false, allowed: alarms by what they are.
         false_pages: false alarms that page.
+        findings: what was said besides, too small for an alarm.
         told: the false alarms, for people.
     """
 
@@ -88,6 +90,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     false: int
     allowed: int
     false_pages: int
+    findings: int = 0
     told: tuple[Alarm, ...] = ()
 
 
@@ -102,7 +105,7 @@ def score(
         affected: ids of the spans that each fault changed, in the order of ``label.faults``; empty
             for methods that cite no spans.
     """
-    ordered = sorted(alarms, key=lambda a: -a.share)
+    ordered = sorted((a for a in alarms if not a.finding), key=lambda a: -a.share)
     right_about = [[a for a in ordered if _right(a, t, label)] for t in label.faults]
     right = {id(a) for about in right_about for a in about}
     allowed = {id(a) for a in ordered if id(a) not in right and _may(a, label)}
@@ -118,6 +121,7 @@ def score(
         false=len(false),
         allowed=len(allowed),
         false_pages=sum(a.page for a in false),
+        findings=len(alarms) - len(ordered),
         told=tuple(false),
     )
 
