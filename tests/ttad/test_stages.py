@@ -86,3 +86,30 @@ def test_no_rank_is_blamed_for_its_stage(table: SpanTable) -> None:
             continue
         assert incident.kind not in ("slow_rank", "slow_kernel")
     assert any("classes of different work" in note for note in report.coverage.notes)
+
+
+def test_a_kernel_of_several_modes_says_nothing_of_a_stage() -> None:
+    """One kernel serves matrices of different depth, of which stages have different shares."""
+    builder = SpanTableBuilder()
+    for rank in range(4):
+        builder.add_resource(Resource(rank=rank, world_size=4, pp=rank // 2))
+    gemm = builder.strings.add("deep_gemm::sm90_fp8_gemm_1d2d_impl")
+    long_of = {0: 14, 1: 6}  # of twenty kernels of either stage: so their medians differ
+    for rank in range(4):
+        duration = np.full(20, 25_000)
+        duration[: long_of[rank // 2]] = 50_000
+        builder.append(
+            20,
+            trace_hi=np.ones(20, np.uint64),
+            trace_lo=np.ones(20, np.uint64),
+            span_id=np.arange(20) + 1 + 20 * rank,
+            start_ns=1_000_000 + np.cumsum(duration) - duration,
+            duration_ns=duration,
+            name=np.full(20, gemm),
+            kind=np.full(20, SpanKind.KERNEL),
+            resource=np.full(20, rank),
+            step=np.zeros(20, np.int64),
+            stream=np.zeros(20, np.int64),
+        )
+    report = analyze(builder.build())
+    assert [i.kind for i in report.incidents] == []

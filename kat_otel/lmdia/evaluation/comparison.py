@@ -117,8 +117,8 @@ def _headline(simulated: Sequence[Record], real: Sequence[Record]) -> str:
         rows["real traces, all severities"] = _ttad(real)
     spans, seconds = sum(r.spans for r in simulated), sum(r.judge_s for r in simulated)
     return (
-        "## TTAD\n\nAn incident that costs 2 % of a step counts as an alarm here, paged or not; what "
-        "costs less is a finding: told and ranked, never a page.\n\n"
+        "## TTAD\n\nAn incident that costs 2 % of a step counts as an alarm here, paged or not; "
+        "what costs less is a finding: told and ranked, never a page.\n\n"
         + headline(rows)
         + f"\n{len(simulated) + len(real)} cases, {spans:,} spans of simulated tasks judged in "
         f"{seconds:.0f} s; {sum(o.findings for o in _ttad([*simulated, *real]))} findings beside "
