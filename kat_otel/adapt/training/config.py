@@ -65,7 +65,7 @@ class Training(_Section, frozen=True, kw_only=True):
 
     Attributes:
         seed: of the adapter's first weights, the order of examples and dropout.
-        examples: how many of the training split are used, from the first on; null for all.
+        examples: how many of the training split are used, spread over all of it; null for all.
         validation: examples of the validation split whose loss is told at each checkpoint.
         epochs: how often each example is seen.
         learning_rate: at its highest; it falls to zero along a cosine.

@@ -7,9 +7,11 @@ a model's business here, the code composes them from the facts cited.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kat_otel.adapt.examples import Example
 from kat_otel.adapt.files import read_split
 from kat_otel.adapt.training import runs
 from kat_otel.adapt.training.base import base_name, load_model, load_tokenizer
@@ -38,8 +40,8 @@ def train(
         MissingDependencyError: PyTorch or what trains with it is not installed.
     """
     how = config.training
-    examples = read_split(data, "train")[: how.examples]
-    validation = read_split(data, "validation")[: how.validation]
+    examples = _spread(read_split(data, "train"), how.examples)
+    validation = _spread(read_split(data, "validation"), how.validation)
     if not examples:
         raise ConfigError(f"{data}: no examples to train on — make them: kat adapt data")
     if len(validation) < how.validation:
@@ -68,6 +70,14 @@ def train(
     _save(trainer, tokenizer, config, out / runs.ADAPTER)
     runs.finish(out, found)
     return found
+
+
+def _spread(examples: Sequence[Example], count: int | None) -> list[Example]:
+    """Returns so many, evenly over all: neighbours share rank and sizes of the fault."""
+    found = len(examples)
+    if count is None or count >= found:
+        return list(examples)
+    return [examples[at * found // count] for at in range(count)]
 
 
 def _adapter(have: Libraries, config: TrainingConfig) -> Any:
@@ -106,11 +116,12 @@ def _arguments(have: Libraries, config: TrainingConfig, out: Path) -> Any:
         eval_steps=how.checkpoint_every,
         report_to="none",
         disable_tqdm=True,
+        dataloader_pin_memory=have.torch.cuda.is_available(),
     )
 
 
 def _stop_after(have: Libraries, last: int) -> Any:
-    def on_step_end(_: Any, __: Any, state: Any, control: Any, **___: Any) -> Any:
+    def on_step_end(_: Any, state: Any, control: Any, **__: Any) -> Any:
         if state.global_step >= last:
             control.should_save = control.should_training_stop = True
         return control
