@@ -23,7 +23,7 @@ KAT-OTel without sentences (`--no-prose`). How right it is, `kat adapt evaluate`
 
 `adapter/` is loaded by vLLM beside the base, with `--enable-lora --max-lora-rank {rank}
 --lora-modules NAME=adapter`; `merged/` by whatever loads the base; the `.gguf` file by llama.cpp.
-Beside another base the adapter answers without an error, and wrongly.
+Beside another base the adapter may answer without an error, and wrongly.
 """
 
 

@@ -106,8 +106,8 @@ def _convert(script: Path, merged: Path, file: Path, numbers: Numbers) -> None:
         [*command, "--outtype", numbers], capture_output=True, text=True, check=False
     )
     if done.returncode or not file.is_file():
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         raise ConfigError(
             f"{script}: made no GGUF file of {merged} (exit code {done.returncode}): "
-            f"{' / '.join(lines[-3:])}"
+            f"{' / '.join(lines[-2:])}"
         )
