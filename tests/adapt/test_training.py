@@ -13,10 +13,11 @@ import pytest
 
 from kat_otel.adapt.cases import simulated
 from kat_otel.adapt.examples import make
-from kat_otel.adapt.files import write
+from kat_otel.adapt.files import read_split, write
 from kat_otel.adapt.training import libraries as lazily
 from kat_otel.adapt.training import runs
 from kat_otel.adapt.training.card import model_card
+from kat_otel.adapt.training.chats import spread
 from kat_otel.adapt.training.config import SHIPPED, TrainingConfig, load_training_config
 from kat_otel.cli import main
 from kat_otel.errors import ConfigError, MissingDependencyError
@@ -79,6 +80,8 @@ def test_a_run_goes_on_from_its_last_checkpoint(tmp_path: Path):
     assert runs.begin(run, new) is None
     for step in (9, 10, 100):
         (run / f"checkpoint-{step}").mkdir()
+        (run / f"checkpoint-{step}" / "trainer_state.json").touch()
+    (run / "checkpoint-101").mkdir()  # the process was ended while it wrote this one
     assert runs.begin(run, new) == run / "checkpoint-100"
     assert runs.begun(run) == new
     assert runs.trained(run) is None
@@ -119,6 +122,17 @@ def test_the_card_says_base_licence_and_how_it_was_trained():
         assert said in text
     unknown = msgspec.structs.replace(how, loss=None)
     assert "loss unknown" in model_card(begun(config), unknown)
+
+
+def test_examples_are_taken_from_all_over_the_split(tmp_path: Path):
+    write(make([simulated()], 60, 1), tmp_path, command="a test")
+    train = read_split(tmp_path, "train")
+    few = spread(tmp_path, "train", 6)
+    assert [e.id for e in few] == [train[at].id for at in (0, 10, 20, 30, 40, 50)]
+    assert spread(tmp_path, "train", None) == train
+    assert spread(tmp_path, "validation", 0) == []
+    with pytest.raises(ConfigError, match="60 examples in train, 61 are wanted"):
+        spread(tmp_path, "train", 61)
 
 
 def test_without_pytorch_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch):

@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from kat_otel.adapt.examples import Example
+from kat_otel.adapt.examples import Example, Split
+from kat_otel.adapt.files import read_split
 from kat_otel.adapt.training.libraries import Libraries
 from kat_otel.errors import ConfigError
 
-__all__ = ["chats"]
+__all__ = ["chats", "spread"]
+
+
+def spread(data: Path, split: Split, count: int | None) -> list[Example]:
+    """Returns so many of a split, evenly over it: neighbours share rank and sizes of the fault.
+
+    Args:
+        data: folder that ``kat adapt data`` wrote.
+        split: its name.
+        count: None for all.
+
+    Raises:
+        ConfigError: it has fewer.
+    """
+    found = read_split(data, split)
+    if len(found) < (1 if count is None else count):
+        raise ConfigError(
+            f"{data}: has {len(found)} examples in {split}, {count or 'some'} are wanted — make "
+            "more: kat adapt data --examples N"
+        )
+    wanted = len(found) if count is None else count
+    return [found[at * len(found) // wanted] for at in range(wanted)]
 
 
 def chats(

@@ -21,6 +21,8 @@ __all__ = ["ADAPTER", "Begun", "Trained", "begin", "begun", "data_digest", "fini
 ADAPTER: Final = "adapter"
 _BEGUN: Final = "run.json"
 _DONE: Final = "trained.json"
+_WHOLE: Final = "trainer_state.json"
+"""What the trainer writes last into a checkpoint: without it, it was stopped in the middle."""
 _CHECKPOINT: Final = re.compile(r"checkpoint-(\d+)")
 
 
@@ -87,7 +89,9 @@ def begin(folder: Path, new: Begun) -> Path | None:
             f"{folder}: holds a run with other {what} — name a new folder with --out, or remove it"
         )
     found = [
-        (int(m[1]), path) for path in folder.iterdir() if (m := _CHECKPOINT.fullmatch(path.name))
+        (int(name[1]), path)
+        for path in folder.iterdir()
+        if (name := _CHECKPOINT.fullmatch(path.name)) and (path / _WHOLE).is_file()
     ]
     return max(found)[1] if found else None
 

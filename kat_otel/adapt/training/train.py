@@ -7,18 +7,14 @@ a model's business here, the code composes them from the facts cited.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kat_otel.adapt.examples import Example
-from kat_otel.adapt.files import read_split
 from kat_otel.adapt.training import runs
 from kat_otel.adapt.training.base import base_name, load_model, load_tokenizer
-from kat_otel.adapt.training.chats import chats
+from kat_otel.adapt.training.chats import chats, spread
 from kat_otel.adapt.training.config import TrainingConfig
 from kat_otel.adapt.training.libraries import Libraries, libraries
-from kat_otel.errors import ConfigError
 
 __all__ = ["train"]
 
@@ -26,7 +22,7 @@ __all__ = ["train"]
 def train(
     config: TrainingConfig, data: Path, out: Path, *, stop_at: int | None = None
 ) -> runs.Trained:
-    """Trains an adapter, or goes on with the run that the folder holds.
+    """Trains an adapter, or goes on with the run that the folder holds; one that is done stays.
 
     Args:
         config: what and how.
@@ -40,17 +36,14 @@ def train(
         MissingDependencyError: PyTorch or what trains with it is not installed.
     """
     how = config.training
-    examples = _spread(read_split(data, "train"), how.examples)
-    validation = _spread(read_split(data, "validation"), how.validation)
-    if not examples:
-        raise ConfigError(f"{data}: no examples to train on — make them: kat adapt data")
-    if len(validation) < how.validation:
-        raise ConfigError(
-            f"training.validation is {how.validation}, and {data} has {len(validation)} — lower it"
-        )
+    examples = spread(data, "train", how.examples)
+    validation = spread(data, "validation", how.validation)
     have = libraries()
     digest = runs.data_digest(data / "train.jsonl")
     checkpoint = runs.begin(out, runs.Begun(config=config, data=digest, versions=have.versions))
+    done = runs.trained(out)
+    if done is not None and done.steps >= done.planned:
+        return done
     have.transformers.set_seed(how.seed)
     tokenizer = load_tokenizer(have, config.base)
     asked = chats(have, examples, tokenizer, how.max_tokens)
@@ -70,14 +63,6 @@ def train(
     _save(trainer, tokenizer, config, out / runs.ADAPTER)
     runs.finish(out, found)
     return found
-
-
-def _spread(examples: Sequence[Example], count: int | None) -> list[Example]:
-    """Returns so many, evenly over all: neighbours share rank and sizes of the fault."""
-    found = len(examples)
-    if count is None or count >= found:
-        return list(examples)
-    return [examples[at * found // count] for at in range(count)]
 
 
 def _adapter(have: Libraries, config: TrainingConfig) -> Any:
