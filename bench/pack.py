@@ -26,7 +26,8 @@ from kat_otel.digest import digest_of
 from kat_otel.fields import KIND_NAMES, SPAN_INTS, SPAN_TEXTS
 from kat_otel.instrumentation.capture.records import StepFlag
 from kat_otel.instrumentation.identity.worker import Worker
-from kat_otel.instrumentation.sending.ids import described, identified, with_digest
+from kat_otel.instrumentation.sending.digests import Digests
+from kat_otel.instrumentation.sending.ids import identified, with_digest
 from kat_otel.instrumentation.sending.pack import Packer, request
 from kat_otel.instrumentation.steps.step import Step
 from kat_otel.lmdia.decode import LLAMA_70B, decode_program, workers
@@ -163,7 +164,7 @@ def main() -> None:
                 request(tables[0].resources[0], lot)
 
         step = Step(3, 0, StepFlag.NONE, tables[3])
-        table = with_digest(described(step, worker), named=False)
+        table = with_digest(step, worker, Digests.fastest(), named=False)
         figures = [
             seconds(packed),
             seconds(anew),

@@ -1,6 +1,7 @@
 """libkat_capture.so: found beside its sources, loaded, its functions typed.
 
-The structures and codes here are those of ``native/capture.h``, ``cupti.h`` and ``reader.h``.
+The structures and codes here are those of ``native/capture.h``, ``cupti.h``, ``digest.h`` and
+``reader.h``.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ COLUMNS: Final = 10
 COUNTERS: Final = 12
 LONGEST_MESSAGE: Final = 256 << 10
 LONGEST_NAME: Final = 4096
-_ABI: Final = 1
+_ABI: Final = 2
 
 
 class Code(IntEnum):
@@ -115,6 +116,11 @@ _PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "kat_reader_more": (c_int, (c_void_p,)),
     "kat_reader_closed": (c_int, (c_void_p,)),
     "kat_reader_order": (None, (c_void_p, c_uint32)),
+    "kat_digest": (
+        c_int32,
+        (c_char_p, c_void_p, c_uint32, c_uint32, c_uint32, c_void_p, c_void_p, c_void_p),
+    ),
+    "kat_digest_room": (c_uint64, (c_int64, c_uint32)),
 }
 
 # Nanoseconds long and called on the server's threads: these keep the GIL, for giving it up and

@@ -12,7 +12,7 @@ enum kat_column { /* order of records.KINDS; rows are packed, as NumPy packs the
 
 struct kat_reader;
 
-#define KAT_ABI 1 /* of these functions; library.py expects the same */
+#define KAT_ABI 2 /* of these functions; library.py expects the same */
 KAT_EXPORT uint32_t kat_abi(void);
 
 /* Maps a region; NULL if it is none, and problem (256 bytes) says why. */

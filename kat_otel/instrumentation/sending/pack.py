@@ -10,6 +10,7 @@ to step. Rows with attributes (the worker step) are packed one by one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -25,7 +26,6 @@ from kat_otel.instrumentation.sending.tails import (
     Layout,
     Layouts,
     number_attribute,
-    tail_of,
 )
 from kat_otel.spans import AttributeValue, Resource, SpanKind, SpanTable
 from kat_otel.wire import delimited, resource_attributes, value_attribute, varint
@@ -42,6 +42,7 @@ _MAX_SIZE: Final = (1 << 21) - 1  # of a span whose length stands in three bytes
 # Tag and length of the span, trace id, span id, parent id, start, end: offsets of the values.
 _LENGTH, _SPAN, _PARENT, _START, _END = 1, 24, 34, 43, 52
 _HEAD: Final = 60
+_LONG_TEXT: Final = 64
 _TAG_AND_LENGTH: Final = 4
 
 
@@ -132,8 +133,9 @@ class Packer:
                 parts.append(value_attribute(b"\x4a", KEY_OF[name], value))
         numbers = any(values[name] >= 0 for name in ("stream", "correlation"))
         says_kind = numbers or values["kind"] != SpanKind.OTHER or semconv.KERNEL_NAME in said
-        parts.append(tail_of(table, tuple(values[name] for name in SHARED), says_kind=says_kind))
-        parts += (value_attribute(b"\x4a", k, v) for k, v in said.items() if k != REST)
+        shared = tuple(values[name] for name in SHARED)
+        parts.append(self._layouts.tail(table, shared, says_kind=says_kind))
+        parts += (_attribute(key, value) for key, value in said.items() if key != REST)
         rest = said.get(REST)
         if isinstance(rest, bytes):
             parts.append(rest)
@@ -254,6 +256,18 @@ def _lots(pieces: Sequence[Buffer], limit: int) -> Iterator[list[Buffer]]:
         size += len(piece)
     if waiting:
         yield waiting
+
+
+def _attribute(key: str, value: AttributeValue) -> bytes:
+    """Returns an attribute; those that steps say again and again are kept."""
+    if isinstance(value, bytes) or (isinstance(value, str) and len(value) > _LONG_TEXT):
+        return value_attribute(b"\x4a", key, value)
+    return _recurring(key, value)
+
+
+@lru_cache(maxsize=1_024, typed=True)  # True is not 1
+def _recurring(key: str, value: AttributeValue) -> bytes:
+    return value_attribute(b"\x4a", key, value)
 
 
 def _id(value: Any) -> bytes:
