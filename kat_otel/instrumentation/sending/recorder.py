@@ -1,7 +1,7 @@
 """The flight recorder: the last steps whole, for whoever asks later. Bounded in time and bytes.
 
-A step that nobody asks for is kept as small as it can be: a column with one value throughout
-(most of a table's are, before ids are set) takes one value.
+A step is kept in memory of its own. Where it shares it, it is copied, as small as it can be: a
+column with one value throughout (most of a table's are, before ids are set) takes one value.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Recorder:
         if step.step < self._last - 1_000:
             self.clear()
         kept = small(step)
-        size = kept.table.nbytes + STEP_BYTES
+        size = kept.size + STEP_BYTES
         self._last = max(self._last, step.step) if self._steps else step.step
         self._steps.append((self._clock(), size, kept))
         self._size += size
@@ -86,8 +86,10 @@ class Recorder:
 
 
 def small(step: Step) -> Step:
-    """Returns the step in as little memory as it can be."""
+    """Returns the step in memory of its own, which its ``size`` says; as little as it can be."""
     table = step.table
+    if step.size:
+        return step
     columns: dict[str, NDArray[Any]] = {}
     for name in COLUMNS:
         column: NDArray[Any] = getattr(table, name)
@@ -101,4 +103,5 @@ def small(step: Step) -> Step:
             columns[name].flags.writeable = False
         elif column.base is not None:  # a view may keep a larger array in memory
             columns[name] = column.copy()
-    return replace(step, table=replace(table, **columns))
+    table = replace(table, **columns)
+    return replace(step, table=table, size=table.nbytes)
