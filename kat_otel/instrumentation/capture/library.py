@@ -107,6 +107,7 @@ _PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "kat_reader_pid": (c_int32, (c_void_p,)),
     "kat_reader_version": (c_uint32, (c_void_p,)),
     "kat_wait": (None, (c_void_p, c_int64)),
+    "kat_rest": (None, (c_void_p, c_int64)),
     "kat_count_rows": (None, (c_void_p, c_uint32, c_uint64 * COLUMNS)),
     "kat_take_rows": (None, (c_void_p, c_void_p * COLUMNS, c_uint64 * COLUMNS)),
     "kat_names_known": (c_uint32, (c_void_p,)),

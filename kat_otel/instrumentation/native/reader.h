@@ -25,6 +25,9 @@ KAT_EXPORT uint32_t kat_reader_version(const struct kat_reader *reader);
 /* Waits until there is something to read, at most so long. */
 KAT_EXPORT void kat_wait(struct kat_reader *reader, int64_t timeout_ns);
 
+/* Waits until the worker has flushed, or a quarter of its buffers is ready; at most so long. */
+KAT_EXPORT void kat_rest(struct kat_reader *reader, int64_t timeout_ns);
+
 /* Looks at what is ready, at most `most` buffers: rows by column, at most. */
 KAT_EXPORT void kat_count_rows(struct kat_reader *reader, uint32_t most, uint64_t rows[COLUMNS]);
 

@@ -41,6 +41,8 @@ class Recorder:
         self._limit = limit
         self._clock = clock
         self._steps: deque[tuple[float, int, Step]] = deque()
+        self._least: deque[int] = deque()
+        """Of the steps held, those that no later one is below: ascending, the first the least."""
         self._size = 0
         self._last = -1
 
@@ -56,7 +58,7 @@ class Recorder:
     def first(self) -> int:
         """The oldest step such that it and all later ones are held; the next one if none is."""
         self._expire()
-        return min((s.step for _, _, s in self._steps), default=self._last + 1)
+        return self._least[0] if self._least else self._last + 1
 
     def add(self, step: Step) -> None:
         """Keeps a step. One that goes backwards begins a new run: the steps before are let go."""
@@ -66,6 +68,9 @@ class Recorder:
         size = kept.size + STEP_BYTES
         self._last = max(self._last, step.step) if self._steps else step.step
         self._steps.append((self._clock(), size, kept))
+        while self._least and self._least[-1] > step.step:
+            self._least.pop()
+        self._least.append(step.step)
         self._size += size
         self._expire()
 
@@ -77,12 +82,16 @@ class Recorder:
     def clear(self) -> None:
         """Lets go of everything."""
         self._steps.clear()
+        self._least.clear()
         self._size = 0
 
     def _expire(self) -> None:
         oldest = self._clock() - self._seconds
         while self._steps and (self._steps[0][0] < oldest or self._size > self._limit):
-            self._size -= self._steps.popleft()[1]
+            _, size, gone = self._steps.popleft()
+            self._size -= size
+            if self._least[0] == gone.step:
+                self._least.popleft()
 
 
 def small(step: Step) -> Step:
