@@ -28,6 +28,7 @@ from kat_otel.instrumentation.capture.records import StepFlag
 from kat_otel.instrumentation.identity.worker import Worker
 from kat_otel.instrumentation.sending.digests import Digests
 from kat_otel.instrumentation.sending.ids import identified, with_digest
+from kat_otel.instrumentation.sending.native_pack import fastest_packer
 from kat_otel.instrumentation.sending.pack import Packer, request
 from kat_otel.instrumentation.steps.step import Step
 from kat_otel.lmdia.decode import LLAMA_70B, decode_program, workers
@@ -152,7 +153,7 @@ def main() -> None:
     for layers in [int(argument) for argument in sys.argv[1:]] or LAYERS:
         tables = steps(layers)
         worker = Worker(tables[0].resources[0], 5, 8)
-        packer, turns = Packer(), cycle(tables)
+        packer, turns = fastest_packer(), cycle(tables)
 
         def packed(turns: Iterator[SpanTable] = turns, packer: Packer = packer) -> None:
             table = next(turns)
@@ -160,7 +161,7 @@ def main() -> None:
                 request(table.resources[0], lot)
 
         def anew(tables: list[SpanTable] = tables) -> None:
-            for lot in Packer().pack(tables[0]):
+            for lot in fastest_packer().pack(tables[0]):
                 request(tables[0].resources[0], lot)
 
         step = Step(3, 0, StepFlag.NONE, tables[3])
@@ -174,7 +175,7 @@ def main() -> None:
             seconds(lambda tables=tables: by_sdk(tables[0])),
         ]
         count = len(tables[0])
-        size = sum(sum(map(len, lot)) for lot in Packer().pack(tables[0])) / count
+        size = sum(sum(map(len, lot)) for lot in fastest_packer().pack(tables[0])) / count
         own, first, ids, digest, protobuf, theirs = (1e6 * figure / count for figure in figures)
         print(
             f"           {count:6,}   {size:6.0f}     {own:6.3f}   {first:6.3f}            "

@@ -1,7 +1,7 @@
 """libkat_capture.so: found beside its sources, loaded, its functions typed.
 
 The structures and codes here are those of ``native/capture.h``, ``columns.h``, ``cupti.h``,
-``digest.h``, ``forms.h`` and ``reader.h``.
+``digest.h``, ``forms.h``, ``pack.h`` and ``reader.h``.
 """
 
 from __future__ import annotations
@@ -123,6 +123,10 @@ _PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     ),
     "kat_form_kernels": (c_int64, (c_void_p, c_int64, c_char_p, c_void_p, c_void_p)),
     "kat_form_calls": (c_int64, (c_void_p, c_int64, c_char_p, c_void_p, c_void_p)),
+    "kat_pack": (
+        c_int,
+        (c_char_p, POINTER(c_int64), c_void_p, c_int64, POINTER(c_int64), POINTER(c_int64)),
+    ),
     "kat_fill": (None, (c_char_p, c_void_p)),
     "kat_digest_room": (c_uint64, (c_int64, c_uint32)),
 }

@@ -7,9 +7,10 @@ worker step names the root as its parent, which the processor alone emits.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kat_otel import identity, semconv
 from kat_otel.digest import digest_of, names_text
@@ -47,10 +48,14 @@ def described(step: Step, worker: Worker) -> SpanTable:
     return replace(
         step.table,
         resources=(worker.resource,),
-        resource=np.zeros(len(step.table), np.int32),
-        step=np.full(len(step.table), step.step, np.int32),
+        resource=_all(0, len(step.table), np.int32),
+        step=_all(step.step, len(step.table), np.int32),
         attributes={**step.table.attributes, 0: said_of(step, worker)},
     )
+
+
+def _all(value: int, count: int, dtype: type[np.generic]) -> NDArray[Any]:
+    return np.broadcast_to(np.array([value], dtype), count)
 
 
 def said_of(step: Step, worker: Worker) -> dict[str, AttributeValue]:
@@ -114,8 +119,8 @@ def identified(table: SpanTable, rank: int, nonce: int, step: int, micro: int) -
     parent = np.where(table.parent == NO_PARENT, root, ids[np.maximum(table.parent, 0)])
     return replace(
         table,
-        trace_hi=np.full(count, high[0]),
-        trace_lo=np.full(count, low[0]),
+        trace_hi=np.broadcast_to(high, count),
+        trace_lo=np.broadcast_to(low, count),
         span_id=ids,
         parent_id=parent,
     )

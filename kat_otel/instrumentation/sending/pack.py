@@ -30,7 +30,7 @@ from kat_otel.instrumentation.sending.tails import (
 from kat_otel.spans import AttributeValue, Resource, SpanKind, SpanTable
 from kat_otel.wire import delimited, resource_attributes, value_attribute, varint
 
-__all__ = ["MAX_REQUEST_BYTES", "Buffer", "Packer", "request"]
+__all__ = ["MAX_REQUEST_BYTES", "Buffer", "Packer", "request", "step_attribute"]
 
 Buffer = bytes | memoryview
 
@@ -76,7 +76,7 @@ class Packer:
             limit: bytes of a lot; a span above it is a lot of its own.
 
         Returns:
-            Rows with attributes come first, then the others by size.
+            Rows with attributes come first, then the others, in any order.
 
         Raises:
             ValueError: the spans are of several traces.
@@ -92,7 +92,7 @@ class Packer:
         # A time before 1970 or a span without a parent has no fixed place: both are rare.
         alone |= (table.parent_id == 0) | (table.start_ns < 0) | (table.step != table.step[-1])
         rows = np.flatnonzero(~alone)
-        pieces = self._many(table, rows, limit) if len(rows) else []
+        pieces: Sequence[Buffer] | None = self._many(table, rows, limit) if len(rows) else ()
         if pieces is None:
             alone[:] = True
         singles = [self.one(table, row) for row in np.flatnonzero(alone).tolist()]
@@ -143,7 +143,7 @@ class Packer:
 
     def _many(
         self, table: SpanTable, rows: NDArray[np.int64], limit: int
-    ) -> list[memoryview] | None:
+    ) -> Sequence[Buffer] | None:
         """Returns the packed rows; None if a name among them is absurdly long."""
         numbers = np.zeros(len(rows), np.uint8)
         columns = {name: getattr(table, name)[rows] for name in NUMBERS}
@@ -151,7 +151,7 @@ class Packer:
             numbers |= (column >= 0).view(np.uint8) << np.uint8(bit)
         widths = [_width(column) for column in columns.values()]
         shared = [*(getattr(table, name)[rows] for name in SHARED), numbers]
-        step = _step_attribute(table)
+        step = step_attribute(table)
         layout = self._layouts.of(table, shared, [*widths, len(step)], _HEAD)
         if int(layout.size.max()) > _MAX_SIZE:
             return None
@@ -239,7 +239,8 @@ def _width(values: NDArray[Any]) -> int:
     return max(1, -(-max(0, int(values.max())).bit_length() // 7))
 
 
-def _step_attribute(table: SpanTable) -> bytes:
+def step_attribute(table: SpanTable) -> bytes:
+    """Returns the number of a table's step as a field of its spans, empty if it is not known."""
     step = int(table.step[-1])
     return value_attribute(b"\x4a", semconv.STEP, step) if step >= 0 else b""
 

@@ -26,8 +26,9 @@ from kat_otel.instrumentation.sending.digests import Digests
 from kat_otel.instrumentation.sending.early import EarlySteps
 from kat_otel.instrumentation.sending.export import Exporter
 from kat_otel.instrumentation.sending.ids import described, digest_span, identified, with_digest
+from kat_otel.instrumentation.sending.native_pack import fastest_packer
 from kat_otel.instrumentation.sending.outbox import Parcel
-from kat_otel.instrumentation.sending.pack import Buffer, Packer, request
+from kat_otel.instrumentation.sending.pack import Buffer, request
 from kat_otel.instrumentation.sending.recorder import Recorder
 from kat_otel.instrumentation.sending.sampling import Sampling
 from kat_otel.instrumentation.settings import Settings
@@ -107,7 +108,7 @@ class Sender:
         self._recorder = Recorder(settings.recorder_seconds, settings.recorder_mib * 2**20)
         self._budget = Budget(settings.budget, time.monotonic)
         self._early = EarlySteps()
-        self._packer = Packer()
+        self._packer = fastest_packer()
         self._digester = Digests.fastest()
         self._weight = 1.0 if shares_gil else 1.0 / len(os.sched_getaffinity(0))
         self._shares_gil = shares_gil
