@@ -26,7 +26,9 @@ from kat_otel.digest import digest_of
 from kat_otel.fields import KIND_NAMES, SPAN_INTS, SPAN_TEXTS
 from kat_otel.instrumentation.capture.records import StepFlag
 from kat_otel.instrumentation.identity.worker import Worker
-from kat_otel.instrumentation.sending.ids import described, identified, with_digest
+from kat_otel.instrumentation.sending.digests import Digests
+from kat_otel.instrumentation.sending.ids import identified, with_digest
+from kat_otel.instrumentation.sending.native_pack import fastest_packer
 from kat_otel.instrumentation.sending.pack import Packer, request
 from kat_otel.instrumentation.steps.step import Step
 from kat_otel.lmdia.decode import LLAMA_70B, decode_program, workers
@@ -151,7 +153,7 @@ def main() -> None:
     for layers in [int(argument) for argument in sys.argv[1:]] or LAYERS:
         tables = steps(layers)
         worker = Worker(tables[0].resources[0], 5, 8)
-        packer, turns = Packer(), cycle(tables)
+        packer, turns = fastest_packer(), cycle(tables)
 
         def packed(turns: Iterator[SpanTable] = turns, packer: Packer = packer) -> None:
             table = next(turns)
@@ -159,11 +161,11 @@ def main() -> None:
                 request(table.resources[0], lot)
 
         def anew(tables: list[SpanTable] = tables) -> None:
-            for lot in Packer().pack(tables[0]):
+            for lot in fastest_packer().pack(tables[0]):
                 request(tables[0].resources[0], lot)
 
         step = Step(3, 0, StepFlag.NONE, tables[3])
-        table = with_digest(described(step, worker), named=False)
+        table = with_digest(step, worker, Digests.fastest(), named=False)
         figures = [
             seconds(packed),
             seconds(anew),
@@ -173,7 +175,7 @@ def main() -> None:
             seconds(lambda tables=tables: by_sdk(tables[0])),
         ]
         count = len(tables[0])
-        size = sum(sum(map(len, lot)) for lot in Packer().pack(tables[0])) / count
+        size = sum(sum(map(len, lot)) for lot in fastest_packer().pack(tables[0])) / count
         own, first, ids, digest, protobuf, theirs = (1e6 * figure / count for figure in figures)
         print(
             f"           {count:6,}   {size:6.0f}     {own:6.3f}   {first:6.3f}            "

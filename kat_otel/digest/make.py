@@ -20,7 +20,7 @@ from kat_otel.kernels import Semantics, family, semantics
 from kat_otel.per_string import PerString
 from kat_otel.spans import NO_PARENT, SpanKind, SpanTable, StringTable
 
-__all__ = ["NAMES_EVERY", "digest_of", "names_text", "with_digests"]
+__all__ = ["NAMES_EVERY", "digest_of", "grid_size", "names_text", "told", "with_digests"]
 
 Int64 = NDArray[np.int64]
 NAMES_EVERY = 64
@@ -192,10 +192,10 @@ def _known(strings: StringTable, used: Int64) -> _Known:
         table, known = _KNOWN.get(key, (None, None))
     if known is not None and table is strings:
         return known
-    told = [_told(strings[int(i)]) for i in used]
-    columns = np.array([t[:3] for t in told], np.int64).reshape(-1, 3)
+    said = [told(strings[int(i)]) for i in used]
+    columns = np.array([t[:3] for t in said], np.int64).reshape(-1, 3)
     hashes, kind = np.unique(columns[:, 0], return_inverse=True)
-    texts = {t[0]: t[3] for t in told}
+    texts = {t[0]: t[3] for t in said}
     known = _Known(hashes, kind.reshape(-1), columns[:, 1], columns[:, 2], texts)
     with _knowing:  # the table is held on to: another's id must not be taken for its
         _KNOWN[key] = strings, known
@@ -213,7 +213,7 @@ def _distinct(index: NDArray[Any]) -> tuple[Int64, Int64]:
 
 
 @lru_cache(maxsize=65_536)
-def _told(name: str) -> tuple[int, int, int, str]:
+def told(name: str) -> tuple[int, int, int, str]:
     """Returns hash, semantics, copy direction and family of a kernel's name."""
     short = family(name)
     directions = [i for i, d in enumerate(COPY_DIRECTIONS) if d in name]
@@ -261,13 +261,14 @@ def _blocks(table: SpanTable, rows: Int64) -> int:
     return int(_GRID_SIZES.of(table.strings, table.grid[rows]).sum())
 
 
-def _grid_size(grid: str) -> int:
+def grid_size(grid: str) -> int:
+    """Returns the thread blocks of a grid ``"x,y,z"``; 0 for what is none."""
     sides = grid.split(",")
     size = math.prod(int(side) for side in sides) if all(map(str.isdecimal, sides)) else 0
     return min(size, _MOST_BLOCKS)
 
 
-_GRID_SIZES: Final = PerString(_grid_size)
+_GRID_SIZES: Final = PerString(grid_size)
 
 
 def _copies(table: SpanTable, rows: Int64, direction: Int64) -> dict[str, Int64]:

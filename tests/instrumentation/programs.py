@@ -6,9 +6,11 @@ import random
 from dataclasses import dataclass, field
 
 import numpy as np
+from hypothesis import strategies as st
 
 from kat_otel.instrumentation.capture.records import KINDS, STEP, Batch, Edge, Loss
 from kat_otel.instrumentation.settings import Settings
+from kat_otel.instrumentation.steps.filling import Fill
 from kat_otel.instrumentation.steps.step import Step
 from kat_otel.instrumentation.steps.tree import StepMaker
 from kat_otel.spans import NO_PARENT
@@ -130,9 +132,11 @@ def batch(strings, said: list[Said], marks: list[tuple], until: int, **more) -> 
     )
 
 
-def made(batches: list[Batch], settings: Settings | None = None) -> tuple[list[Step], StepMaker]:
+def made(
+    batches: list[Batch], settings: Settings | None = None, fill: Fill | None = None
+) -> tuple[list[Step], StepMaker]:
     """The steps that come of the batches, in order, and who made them."""
-    maker = StepMaker(settings or Settings())
+    maker = StepMaker(settings or Settings(), fill)
     steps = [step for one in batches for step in maker.add(one)]
     steps += maker.flush()
     return sorted(steps, key=lambda s: (int(s.table.start_ns[0]), s.step, s.micro)), maker
@@ -170,3 +174,48 @@ def named(step: Step, kind: int | None = None) -> list[str]:
     """Names of a step's spans, of one kind or all, row by row."""
     t = step.table
     return [t.name_of(i) for i in range(len(t)) if kind is None or t.kind[i] == kind]
+
+
+@st.composite
+def programs(draw) -> Program:
+    """Steps of two threads at most, their launches anyhow."""
+    program = Program()
+    at = 0
+    free = {7: 0, 8: 0, 9: 0}  # a stream does one thing after another
+    threads = draw(st.integers(1, 2))
+    for number in range(draw(st.integers(1, 5))):
+        begin = at = at + draw(st.integers(1, 30))
+        for _ in range(draw(st.integers(0, 6))):
+            at += draw(st.integers(1, 9))
+            what = draw(st.sampled_from(["kernel", "orphan", "call", "marker", "copy", "graph"]))
+            thread, stream = draw(st.integers(1, 3)), draw(st.integers(7, 9))
+            delay, took = draw(st.integers(1, 60)), draw(st.integers(1, 9))
+            more = {"stream": stream}
+            runs = max(at + delay, free[stream])
+            if what in {"kernel", "orphan"}:
+                name = draw(st.sampled_from(["k", "ncclDevKernel_AllReduce_Sum_f32_RING_LL(x)"]))
+                program.kernel(at, runs, took, thread=thread, name=name, **more)
+                if what == "orphan":  # behind work whose call is known
+                    runs += took
+                    program.kernel(at, runs, took, call=False, name="orphan", last=True, **more)
+            elif what == "copy":
+                copy = program.call(at, name="cudaMemcpyAsync", thread=thread)
+                program.work("copies", runs, took, copy, at, bytes=5, kind=2, **more)
+            elif what == "graph":
+                launch = program.call(at, name="cudaGraphLaunch", thread=thread)
+                program.work("graphs", runs, took, launch, at, graph=stream, **more)
+            elif what == "call":
+                name = draw(
+                    st.sampled_from(["cudaDeviceSynchronize", "cudaMalloc", "cudaLaunchKernel"])
+                )
+                program.call(at, draw(st.sampled_from([3, 60_000])), name, thread=thread)
+            else:
+                nccl = draw(st.booleans())
+                more = {"domain": "NCCL", "group": stream, "bytes": 64} if nccl else {}
+                program.marker(at, took, "ncclAllReduce" if nccl else "r", thread=thread, **more)
+            if what in {"kernel", "orphan", "copy", "graph"}:
+                free[stream] = runs + took
+        end = at = at + draw(st.integers(1, 30))
+        micro = draw(st.integers(0, 1))
+        program.step(number, begin, end, thread=1 + micro % threads, micro=micro)
+    return program

@@ -10,7 +10,8 @@ import pytest
 from kat_otel import semconv
 from kat_otel.capture import capture_nonce
 from kat_otel.config import AssemblerConfig
-from kat_otel.instrumentation.sending.ids import described, digest_span, identified, with_digest
+from kat_otel.instrumentation.sending.digests import Digests
+from kat_otel.instrumentation.sending.ids import digest_span, identified, with_digest
 from kat_otel.instrumentation.sending.pack import Packer, request
 from kat_otel.lmdia.recording import Group
 from kat_otel.otlp import decode_traces
@@ -111,13 +112,13 @@ def sent(step: int, micro: int, *, whole: bool) -> list[SpanTable]:
     """What each rank sends of a micro-batch: its digest, or all its spans."""
     tables: list[SpanTable] = []
     for rank, one in enumerate(steps_of(GROUP, step)):
-        table = described(bare(one.table, micro=micro), worker_of(GROUP, rank))
+        made, worker = bare(one.table, micro=micro), worker_of(GROUP, rank)
         if whole:
-            digest = with_digest(table, named=True)
+            digest = with_digest(made, worker, Digests(), named=True)
             tables.append(identified(digest, rank, NONCE, step, micro))
         else:
-            said = digest_span(Packer(), table, NONCE, micro, named=True)
-            tables.append(decode_traces(b"".join(request(table.resources[0], [said]))))
+            said = digest_span(Packer(), made, worker, Digests(), named=True)
+            tables.append(decode_traces(b"".join(request(worker.resource, [said]))))
     return tables
 
 

@@ -1,6 +1,7 @@
 """libkat_capture.so: found beside its sources, loaded, its functions typed.
 
-The structures and codes here are those of ``native/capture.h``, ``cupti.h`` and ``reader.h``.
+The structures and codes here are those of ``native/capture.h``, ``columns.h``, ``cupti.h``,
+``digest.h``, ``forms.h``, ``pack.h`` and ``reader.h``.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ COLUMNS: Final = 10
 COUNTERS: Final = 12
 LONGEST_MESSAGE: Final = 256 << 10
 LONGEST_NAME: Final = 4096
-_ABI: Final = 1
+_ABI: Final = 2
 
 
 class Code(IntEnum):
@@ -106,6 +107,7 @@ _PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "kat_reader_pid": (c_int32, (c_void_p,)),
     "kat_reader_version": (c_uint32, (c_void_p,)),
     "kat_wait": (None, (c_void_p, c_int64)),
+    "kat_rest": (None, (c_void_p, c_int64)),
     "kat_count_rows": (None, (c_void_p, c_uint32, c_uint64 * COLUMNS)),
     "kat_take_rows": (None, (c_void_p, c_void_p * COLUMNS, c_uint64 * COLUMNS)),
     "kat_names_known": (c_uint32, (c_void_p,)),
@@ -115,6 +117,18 @@ _PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "kat_reader_more": (c_int, (c_void_p,)),
     "kat_reader_closed": (c_int, (c_void_p,)),
     "kat_reader_order": (None, (c_void_p, c_uint32)),
+    "kat_digest": (
+        c_int32,
+        (c_char_p, c_void_p, c_uint32, c_uint32, c_uint32, c_void_p, c_void_p, c_void_p),
+    ),
+    "kat_form_kernels": (c_int64, (c_void_p, c_int64, c_char_p, c_void_p, c_void_p)),
+    "kat_form_calls": (c_int64, (c_void_p, c_int64, c_char_p, c_void_p, c_void_p)),
+    "kat_pack": (
+        c_int,
+        (c_char_p, POINTER(c_int64), c_void_p, c_int64, POINTER(c_int64), POINTER(c_int64)),
+    ),
+    "kat_fill": (None, (c_char_p, c_void_p)),
+    "kat_digest_room": (c_uint64, (c_int64, c_uint32)),
 }
 
 # Nanoseconds long and called on the server's threads: these keep the GIL, for giving it up and

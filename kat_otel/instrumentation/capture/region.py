@@ -64,6 +64,7 @@ class RegionSource:
         self._strings = [""]  # whatever the region says, 0 is that
         self._until_ns = 0
         self._halves = Halves()
+        self._had = False  # the last batch held something
         self._text = ctypes.create_string_buffer(LONGEST_NAME)
         self._message = ctypes.create_string_buffer(LONGEST_MESSAGE)
         self._worker = _watch(self._library.kat_reader_pid(self._reader))
@@ -74,13 +75,21 @@ class RegionSource:
         return self._counters()[4] if self._reader is not None else 0
 
     def take(self, timeout: float) -> Batch:
-        """Returns what has come; waits at most ``timeout`` seconds if that is nothing."""
+        """Returns what has come; waits at most ``timeout`` seconds if that is nothing.
+
+        Under load there is always something. So that it does not come in crumbs, whose handling
+        costs as much as that of a tenth of a second's, one that has just come is given the time
+        of the worker's next flush, before which no step can close; a short one if much has come.
+        """
         deadline = time.monotonic() + timeout
         if self._reader is None:
             return Batch(strings=self._strings, ended=True)
+        if self._had:
+            self._library.kat_rest(self._reader, int(1e9 * min(timeout, _WAIT)))
         while True:
             ended = self._ended()  # before the last look: what was said until then is read
             batch, some = self._look(ended=ended)
+            self._had = some
             left = deadline - time.monotonic()
             if some or ended or left <= 0:
                 return batch

@@ -15,6 +15,8 @@
 
 #include "split.h"
 
+#define RESTS_NS 20000000 /* between looks at how much has come */
+
 struct kat_reader {
     struct kat_header *shared;
     struct kat_geometry geometry;
@@ -74,12 +76,29 @@ int32_t kat_reader_pid(const struct kat_reader *r) { return r->shared->pid; }
 
 uint32_t kat_reader_version(const struct kat_reader *r) { return r->shared->cupti_version; }
 
-void kat_wait(struct kat_reader *r, int64_t timeout_ns) {
+/* Sleeps until the worker wakes its reader, at most so long. */
+static void sleep_on(struct kat_reader *r, int64_t timeout_ns) {
     struct timespec timeout = {timeout_ns / 1000000000, timeout_ns % 1000000000};
     atomic_store(&r->shared->waiting, 1);
     if (atomic_load(&r->shared->wake) == r->wake_seen && !atomic_load(&r->shared->closed))
         syscall(SYS_futex, &r->shared->wake, FUTEX_WAIT, r->wake_seen, &timeout, NULL, 0);
     atomic_store(&r->shared->waiting, 0);
+}
+
+void kat_wait(struct kat_reader *r, int64_t timeout_ns) {
+    sleep_on(r, timeout_ns);
+    r->wake_seen = atomic_load(&r->shared->wake);
+}
+
+void kat_rest(struct kat_reader *r, int64_t timeout_ns) {
+    uint64_t enough = r->geometry.buffer_count / 4;
+    for (; timeout_ns > 0; timeout_ns -= RESTS_NS) {
+        uint64_t ready = atomic_load_explicit(&r->shared->ready_tail, memory_order_relaxed);
+        if (atomic_load(&r->shared->wake) != r->wake_seen || atomic_load(&r->shared->closed) ||
+            ready - r->ready_head >= enough)
+            break;
+        sleep_on(r, timeout_ns < RESTS_NS ? timeout_ns : RESTS_NS);
+    }
     r->wake_seen = atomic_load(&r->shared->wake);
 }
 

@@ -12,7 +12,7 @@ enum kat_column { /* order of records.KINDS; rows are packed, as NumPy packs the
 
 struct kat_reader;
 
-#define KAT_ABI 1 /* of these functions; library.py expects the same */
+#define KAT_ABI 2 /* of these functions; library.py expects the same */
 KAT_EXPORT uint32_t kat_abi(void);
 
 /* Maps a region; NULL if it is none, and problem (256 bytes) says why. */
@@ -24,6 +24,9 @@ KAT_EXPORT uint32_t kat_reader_version(const struct kat_reader *reader);
 
 /* Waits until there is something to read, at most so long. */
 KAT_EXPORT void kat_wait(struct kat_reader *reader, int64_t timeout_ns);
+
+/* Waits until the worker has flushed, or a quarter of its buffers is ready; at most so long. */
+KAT_EXPORT void kat_rest(struct kat_reader *reader, int64_t timeout_ns);
 
 /* Looks at what is ready, at most `most` buffers: rows by column, at most. */
 KAT_EXPORT void kat_count_rows(struct kat_reader *reader, uint32_t most, uint64_t rows[COLUMNS]);

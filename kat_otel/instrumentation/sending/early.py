@@ -38,7 +38,7 @@ class EarlySteps:
     def add(self, step: Step) -> int:
         """Keeps a step; returns how many had to go for it, the oldest first."""
         kept = small(step)
-        size = kept.table.nbytes + STEP_BYTES
+        size = kept.size + STEP_BYTES
         self._steps.append((size, kept))
         self._size += size
         gone = 0

@@ -7,15 +7,17 @@ worker step names the root as its parent, which the processor alone emits.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kat_otel import identity, semconv
-from kat_otel.digest import digest_of, encode, names_text
+from kat_otel.digest import digest_of, names_text
 from kat_otel.fields import REST
 from kat_otel.instrumentation.capture.records import StepFlag
 from kat_otel.instrumentation.identity.worker import Worker
+from kat_otel.instrumentation.sending.digests import Digests
 from kat_otel.instrumentation.sending.pack import Packer
 from kat_otel.instrumentation.steps.step import Step
 from kat_otel.spans import NO_PARENT, AttributeValue, SpanTable
@@ -25,9 +27,9 @@ __all__ = [
     "MICRO_SHIFT",
     "described",
     "digest_span",
-    "digested",
     "identified",
     "links_bytes",
+    "said_of",
     "with_digest",
 ]
 
@@ -41,8 +43,23 @@ _LINKS_MOST: Final = 128
 def described(step: Step, worker: Worker) -> SpanTable:
     """Returns the step's spans with the worker's resource and what the worker step says of it.
 
-    Ids are not set: most steps leave as a digest, which needs none.
+    Ids are not set: a recorded step gets them when somebody asks for it.
     """
+    return replace(
+        step.table,
+        resources=(worker.resource,),
+        resource=_all(0, len(step.table), np.int32),
+        step=_all(step.step, len(step.table), np.int32),
+        attributes={**step.table.attributes, 0: said_of(step, worker)},
+    )
+
+
+def _all(value: int, count: int, dtype: type[np.generic]) -> NDArray[Any]:
+    return np.broadcast_to(np.array([value], dtype), count)
+
+
+def said_of(step: Step, worker: Worker) -> dict[str, AttributeValue]:
+    """Returns what the worker step says of the whole step, but for its digest."""
     said: dict[str, AttributeValue] = dict(step.table.attributes.get(0, {}))
     said[semconv.GROUP_SIZE] = worker.group_size
     said[semconv.SPAN_COUNT] = len(step.table)
@@ -55,34 +72,32 @@ def described(step: Step, worker: Worker) -> SpanTable:
         said[semconv.DUMMY] = True
     if step.links and (links := links_bytes(step.links)):
         said[REST] = links
-    return replace(
-        step.table,
-        resources=(worker.resource,),
-        resource=np.zeros(len(step.table), np.int32),
-        step=np.full(len(step.table), step.step, np.int32),
-        attributes={**step.table.attributes, 0: said},
-    )
+    return said
 
 
-def with_digest(table: SpanTable, *, named: bool) -> SpanTable:
-    """Returns a described table whose worker step carries the digest of the whole."""
-    return replace(table, attributes={**table.attributes, 0: digested(table, named=named)})
-
-
-def digested(table: SpanTable, *, named: bool) -> dict[str, AttributeValue]:
-    """Returns what the worker step says, with the digest of the whole.
+def with_digest(step: Step, worker: Worker, digests: Digests, *, named: bool) -> SpanTable:
+    """Returns what :func:`described` does, with the digest of the whole on the worker step.
 
     Args:
-        table: from :func:`described`.
+        step: of the worker.
+        worker: who it is.
+        digests: makes it.
         named: whether the digest says what its hashes stand for.
     """
-    digest = digest_of(table)
+    table = described(step, worker)
+    said = {**table.attributes[0], **_digested(step, worker, digests, named=named)}
+    return replace(table, attributes={**table.attributes, 0: said})
+
+
+def _digested(
+    step: Step, worker: Worker, digests: Digests, *, named: bool
+) -> dict[str, AttributeValue]:
+    table = step.table
     said: dict[str, AttributeValue] = {
-        **table.attributes[0],
-        semconv.DIGEST: encode(digest),
+        semconv.DIGEST: digests.of(table, worker.resource.resolution_ns, step.lost)
     }
     if named:
-        said[semconv.DIGEST_NAMES] = names_text(digest.names)
+        said[semconv.DIGEST_NAMES] = names_text(digest_of(table).names)
     return said
 
 
@@ -104,27 +119,30 @@ def identified(table: SpanTable, rank: int, nonce: int, step: int, micro: int) -
     parent = np.where(table.parent == NO_PARENT, root, ids[np.maximum(table.parent, 0)])
     return replace(
         table,
-        trace_hi=np.full(count, high[0]),
-        trace_lo=np.full(count, low[0]),
+        trace_hi=np.broadcast_to(high, count),
+        trace_lo=np.broadcast_to(low, count),
         span_id=ids,
         parent_id=parent,
     )
 
 
-def digest_span(packer: Packer, table: SpanTable, nonce: int, micro: int, *, named: bool) -> bytes:
+def digest_span(
+    packer: Packer, step: Step, worker: Worker, digests: Digests, *, named: bool
+) -> bytes:
     """Returns the worker step alone, packed: it says that it is all of its rank's step.
 
     Args:
         packer: packs it.
-        table: from :func:`described`, whose digest it carries.
-        nonce: of the instance.
-        micro: micro-batch of the step.
+        step: whose digest it carries.
+        worker: who made it.
+        digests: makes the digest.
         named: whether the digest says what its hashes stand for.
     """
-    rank, step = table.resources[0].rank, int(table.step[0])
-    ids = identity.worker_step_ids(nonce, step | micro << MICRO_SHIFT, rank)
-    said = {**digested(table, named=named), semconv.SPAN_COUNT: 1}
-    return packer.one(table, 0, ids, said)
+    number = step.step | step.micro << MICRO_SHIFT
+    ids = identity.worker_step_ids(worker.nonce, number, worker.resource.rank)
+    said = {**said_of(step, worker), **_digested(step, worker, digests, named=named)}
+    said[semconv.SPAN_COUNT] = 1
+    return packer.one(step.table, 0, ids, said)
 
 
 def links_bytes(links: tuple[tuple[str, str], ...]) -> bytes:

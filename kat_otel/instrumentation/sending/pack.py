@@ -10,6 +10,7 @@ to step. Rows with attributes (the worker step) are packed one by one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -25,12 +26,11 @@ from kat_otel.instrumentation.sending.tails import (
     Layout,
     Layouts,
     number_attribute,
-    tail_of,
 )
 from kat_otel.spans import AttributeValue, Resource, SpanKind, SpanTable
 from kat_otel.wire import delimited, resource_attributes, value_attribute, varint
 
-__all__ = ["MAX_REQUEST_BYTES", "Buffer", "Packer", "request"]
+__all__ = ["MAX_REQUEST_BYTES", "Buffer", "Packer", "request", "step_attribute"]
 
 Buffer = bytes | memoryview
 
@@ -42,6 +42,7 @@ _MAX_SIZE: Final = (1 << 21) - 1  # of a span whose length stands in three bytes
 # Tag and length of the span, trace id, span id, parent id, start, end: offsets of the values.
 _LENGTH, _SPAN, _PARENT, _START, _END = 1, 24, 34, 43, 52
 _HEAD: Final = 60
+_LONG_TEXT: Final = 64
 _TAG_AND_LENGTH: Final = 4
 
 
@@ -75,7 +76,7 @@ class Packer:
             limit: bytes of a lot; a span above it is a lot of its own.
 
         Returns:
-            Rows with attributes come first, then the others by size.
+            Rows with attributes come first, then the others, in any order.
 
         Raises:
             ValueError: the spans are of several traces.
@@ -91,7 +92,7 @@ class Packer:
         # A time before 1970 or a span without a parent has no fixed place: both are rare.
         alone |= (table.parent_id == 0) | (table.start_ns < 0) | (table.step != table.step[-1])
         rows = np.flatnonzero(~alone)
-        pieces = self._many(table, rows, limit) if len(rows) else []
+        pieces: Sequence[Buffer] | None = self._many(table, rows, limit) if len(rows) else ()
         if pieces is None:
             alone[:] = True
         singles = [self.one(table, row) for row in np.flatnonzero(alone).tolist()]
@@ -132,8 +133,9 @@ class Packer:
                 parts.append(value_attribute(b"\x4a", KEY_OF[name], value))
         numbers = any(values[name] >= 0 for name in ("stream", "correlation"))
         says_kind = numbers or values["kind"] != SpanKind.OTHER or semconv.KERNEL_NAME in said
-        parts.append(tail_of(table, tuple(values[name] for name in SHARED), says_kind=says_kind))
-        parts += (value_attribute(b"\x4a", k, v) for k, v in said.items() if k != REST)
+        shared = tuple(values[name] for name in SHARED)
+        parts.append(self._layouts.tail(table, shared, says_kind=says_kind))
+        parts += (_attribute(key, value) for key, value in said.items() if key != REST)
         rest = said.get(REST)
         if isinstance(rest, bytes):
             parts.append(rest)
@@ -141,7 +143,7 @@ class Packer:
 
     def _many(
         self, table: SpanTable, rows: NDArray[np.int64], limit: int
-    ) -> list[memoryview] | None:
+    ) -> Sequence[Buffer] | None:
         """Returns the packed rows; None if a name among them is absurdly long."""
         numbers = np.zeros(len(rows), np.uint8)
         columns = {name: getattr(table, name)[rows] for name in NUMBERS}
@@ -149,7 +151,7 @@ class Packer:
             numbers |= (column >= 0).view(np.uint8) << np.uint8(bit)
         widths = [_width(column) for column in columns.values()]
         shared = [*(getattr(table, name)[rows] for name in SHARED), numbers]
-        step = _step_attribute(table)
+        step = step_attribute(table)
         layout = self._layouts.of(table, shared, [*widths, len(step)], _HEAD)
         if int(layout.size.max()) > _MAX_SIZE:
             return None
@@ -237,7 +239,8 @@ def _width(values: NDArray[Any]) -> int:
     return max(1, -(-max(0, int(values.max())).bit_length() // 7))
 
 
-def _step_attribute(table: SpanTable) -> bytes:
+def step_attribute(table: SpanTable) -> bytes:
+    """Returns the number of a table's step as a field of its spans, empty if it is not known."""
     step = int(table.step[-1])
     return value_attribute(b"\x4a", semconv.STEP, step) if step >= 0 else b""
 
@@ -254,6 +257,18 @@ def _lots(pieces: Sequence[Buffer], limit: int) -> Iterator[list[Buffer]]:
         size += len(piece)
     if waiting:
         yield waiting
+
+
+def _attribute(key: str, value: AttributeValue) -> bytes:
+    """Returns an attribute; those that steps say again and again are kept."""
+    if isinstance(value, bytes) or (isinstance(value, str) and len(value) > _LONG_TEXT):
+        return value_attribute(b"\x4a", key, value)
+    return _recurring(key, value)
+
+
+@lru_cache(maxsize=1_024, typed=True)  # True is not 1
+def _recurring(key: str, value: AttributeValue) -> bytes:
+    return value_attribute(b"\x4a", key, value)
 
 
 def _id(value: Any) -> bytes:

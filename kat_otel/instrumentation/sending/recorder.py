@@ -1,7 +1,7 @@
 """The flight recorder: the last steps whole, for whoever asks later. Bounded in time and bytes.
 
-A step that nobody asks for is kept as small as it can be: a column with one value throughout
-(most of a table's are, before ids are set) takes one value.
+A step is kept in memory of its own. Where it shares it, it is copied, as small as it can be: a
+column with one value throughout (most of a table's are, before ids are set) takes one value.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class Recorder:
         self._limit = limit
         self._clock = clock
         self._steps: deque[tuple[float, int, Step]] = deque()
+        self._least: deque[int] = deque()
+        """Of the steps held, those that no later one is below: ascending, the first the least."""
         self._size = 0
         self._last = -1
 
@@ -56,16 +58,19 @@ class Recorder:
     def first(self) -> int:
         """The oldest step such that it and all later ones are held; the next one if none is."""
         self._expire()
-        return min((s.step for _, _, s in self._steps), default=self._last + 1)
+        return self._least[0] if self._least else self._last + 1
 
     def add(self, step: Step) -> None:
         """Keeps a step. One that goes backwards begins a new run: the steps before are let go."""
         if step.step < self._last - 1_000:
             self.clear()
         kept = small(step)
-        size = kept.table.nbytes + STEP_BYTES
+        size = kept.size + STEP_BYTES
         self._last = max(self._last, step.step) if self._steps else step.step
         self._steps.append((self._clock(), size, kept))
+        while self._least and self._least[-1] > step.step:
+            self._least.pop()
+        self._least.append(step.step)
         self._size += size
         self._expire()
 
@@ -77,17 +82,23 @@ class Recorder:
     def clear(self) -> None:
         """Lets go of everything."""
         self._steps.clear()
+        self._least.clear()
         self._size = 0
 
     def _expire(self) -> None:
         oldest = self._clock() - self._seconds
         while self._steps and (self._steps[0][0] < oldest or self._size > self._limit):
-            self._size -= self._steps.popleft()[1]
+            _, size, gone = self._steps.popleft()
+            self._size -= size
+            if self._least[0] == gone.step:
+                self._least.popleft()
 
 
 def small(step: Step) -> Step:
-    """Returns the step in as little memory as it can be."""
+    """Returns the step in memory of its own, which its ``size`` says; as little as it can be."""
     table = step.table
+    if step.size:
+        return step
     columns: dict[str, NDArray[Any]] = {}
     for name in COLUMNS:
         column: NDArray[Any] = getattr(table, name)
@@ -101,4 +112,5 @@ def small(step: Step) -> Step:
             columns[name].flags.writeable = False
         elif column.base is not None:  # a view may keep a larger array in memory
             columns[name] = column.copy()
-    return replace(step, table=replace(table, **columns))
+    table = replace(table, **columns)
+    return replace(step, table=table, size=table.nbytes)

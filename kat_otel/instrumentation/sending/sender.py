@@ -22,11 +22,13 @@ from kat_otel.instrumentation.identity.worker import Worker
 from kat_otel.instrumentation.sending.budget import LEVELS, Budget
 from kat_otel.instrumentation.sending.control import Control
 from kat_otel.instrumentation.sending.counts import Counts
+from kat_otel.instrumentation.sending.digests import Digests
 from kat_otel.instrumentation.sending.early import EarlySteps
 from kat_otel.instrumentation.sending.export import Exporter
 from kat_otel.instrumentation.sending.ids import described, digest_span, identified, with_digest
+from kat_otel.instrumentation.sending.native_pack import fastest_packer
 from kat_otel.instrumentation.sending.outbox import Parcel
-from kat_otel.instrumentation.sending.pack import Buffer, Packer, request
+from kat_otel.instrumentation.sending.pack import Buffer, request
 from kat_otel.instrumentation.sending.recorder import Recorder
 from kat_otel.instrumentation.sending.sampling import Sampling
 from kat_otel.instrumentation.settings import Settings
@@ -106,7 +108,8 @@ class Sender:
         self._recorder = Recorder(settings.recorder_seconds, settings.recorder_mib * 2**20)
         self._budget = Budget(settings.budget, time.monotonic)
         self._early = EarlySteps()
-        self._packer = Packer()
+        self._packer = fastest_packer()
+        self._digester = Digests.fastest()
         self._weight = 1.0 if shares_gil else 1.0 / len(os.sched_getaffinity(0))
         self._shares_gil = shares_gil
         self._busy_ns = 0
@@ -253,12 +256,12 @@ class Sender:
         if mode == "full":
             self._recorder.add(step)
         named = not self._named or step.step % NAMES_EVERY == 0
-        table = described(step, worker)
         self._named = True
         if self._sampling.whole(step.step):
-            self._send_whole(step, worker, worker.nonce, with_digest(table, named=named))
+            table = with_digest(step, worker, self._digester, named=named)
+            self._send_whole(step, worker, worker.nonce, table)
         else:
-            said = digest_span(self._packer, table, worker.nonce, step.micro, named=named)
+            said = digest_span(self._packer, step, worker, self._digester, named=named)
             if not self._digests:
                 self._digests_since = time.monotonic()
             self._digests.append(said)

@@ -133,22 +133,28 @@ class Layouts:
 
     def _tail(self, table: SpanTable, values: tuple[int, ...]) -> bytes:
         """Returns the tail of spans with these shared values; the last says which numbers."""
+        kind, stream = values[1], values[5]
+        says_kind = kind != SpanKind.OTHER or stream >= 0 or bool(values[-1] & 1)
+        return self.tail(table, values[:-1], says_kind=says_kind)
+
+    def tail(self, table: SpanTable, values: tuple[int, ...], *, says_kind: bool) -> bytes:
+        """Returns :func:`tail_of` of the same, from before if there was one."""
         strings = table.strings
         if strings is not self._strings or len(self._known) >= _MAX_TAILS:
             self._known, self._strings = {}, strings
-        tail = self._known.get(values)
+        place = (*values, says_kind)
+        tail = self._known.get(place)
         if tail is not None:
             return tail
-        name, kind, grid, block, group, stream, thread, graph, numbers = values
-        says_kind = kind != SpanKind.OTHER or stream >= 0 or bool(numbers & 1)
+        name, kind, grid, block, group, stream, thread, graph = values
         texts = strings[name], strings[grid], strings[block], strings[group]
         key = (*texts, kind, stream, thread, graph, says_kind)
         tail = self._tails.get(key)
         if tail is None:
             if len(self._tails) >= _MAX_TAILS:
                 self._tails.clear()
-            tail = self._tails[key] = tail_of(table, values[:-1], says_kind=says_kind)
-        self._known[values] = tail
+            tail = self._tails[key] = tail_of(table, values, says_kind=says_kind)
+        self._known[place] = tail
         return tail
 
 

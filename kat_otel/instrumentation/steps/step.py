@@ -22,6 +22,7 @@ class Step:
             only resource is a placeholder. Names of kernels are demangled.
         lost: records lost while it ran: the digest and the span say so.
         links: (trace id, span id) in hexadecimal of the requests that it worked for.
+        size: bytes of the table's columns, if what they lie in is theirs alone; else 0.
     """
 
     step: int
@@ -30,3 +31,4 @@ class Step:
     table: SpanTable
     lost: int = 0
     links: tuple[tuple[str, str], ...] = ()
+    size: int = 0

@@ -31,6 +31,7 @@ from kat_otel.instrumentation.steps.attribution import (
 )
 from kat_otel.instrumentation.steps.collectives import Sequences
 from kat_otel.instrumentation.steps.columns import to_tables
+from kat_otel.instrumentation.steps.filling import Fill, fastest
 from kat_otel.instrumentation.steps.forms import CALL, RANGE, TRACING, WAIT, WORK, pick
 from kat_otel.instrumentation.steps.host_ranges import HostRanges
 from kat_otel.instrumentation.steps.leaving import LATE, LEAVES, OUTSIDE_STEPS, STAYS, Fates, choose
@@ -84,13 +85,15 @@ class StepMaker:
 
     Args:
         settings: for the ranges that are steps, where no engine says it.
+        fill: makes the columns of steps; None: the fastest way there is.
 
     Attributes:
         worker: who the worker says it is; None before it has.
         counts: what became of records that are in no step.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, fill: Fill | None = None) -> None:
+        self._fill = fill or fastest()
         self.worker: Worker | None = None
         self.counts = Counts()
         self._names = Names()
@@ -214,7 +217,7 @@ class StepMaker:
         self.counts.unfinished += sum(missing)
         if cut:
             lost = [one + more for one, more in zip(lost, missing, strict=True)]
-        tables = to_tables(leaving, self._names, lost, self._said.attributes)
+        tables = to_tables(leaving, self._names, lost, self._said.attributes, self._fill)
         self._said.forget(pick(ranges, fate[0] != STAYS))
         marks.forget([one.serial for one in steps], until)
         records = (ranges, found.calls, waits, found.work)
@@ -224,8 +227,8 @@ class StepMaker:
             self.counts.late += int(np.count_nonzero(code == LATE))
         self._settled = waiting.rows
         return [
-            Step(one.step, one.micro, one.flags, table, gone, self._linked(one))
-            for one, table, gone in zip(steps, tables, lost, strict=True)
+            Step(one.step, one.micro, one.flags, table, gone, self._linked(one), size)
+            for one, (table, size), gone in zip(steps, tables, lost, strict=True)
         ]
 
     def _unfinished(self, found: Attributed, awaited: NDArray[np.bool_], until: int) -> set[int]:

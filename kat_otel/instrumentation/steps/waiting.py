@@ -5,6 +5,7 @@ Copies: a batch's arrays last only until the next one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -14,11 +15,11 @@ from kat_otel.instrumentation.capture.records import Batch
 from kat_otel.instrumentation.steps.collectives import operation_of
 from kat_otel.instrumentation.steps.forms import CALL, RANGE, TRACING, WAIT, WORK
 from kat_otel.instrumentation.steps.names import Names, Numbers
+from kat_otel.instrumentation.steps.putting import Putting, put_work
 from kat_otel.spans import UNKNOWN, SpanKind
 
 __all__ = ["Waiting"]
 
-_AT_ONCE: Final = 1 << 12  # records whose columns stay near while they are put in form
 _MOST_LANES: Final = 1 << 14  # streams beyond that share a number
 _LEAST_ROOM: Final = 1 << 12
 _STREAM_WAITS: Final = 2  # a stream waits for an event: the host goes on
@@ -55,16 +56,23 @@ class _Pool:
 class Waiting:
     """Records by form, in the order in which they came.
 
+    Args:
+        names: of the process.
+        putting: puts kernels and calls in form.
+
     Attributes:
         left_out: records that become nothing: waits of streams, which are no host time.
         lanes: a number for each device and stream that work was seen on.
     """
 
-    def __init__(self, names: Names) -> None:
+    def __init__(
+        self, names: Names, putting: Callable[[Names, Numbers], Putting] = Putting.fastest
+    ) -> None:
         self._names = names
         self._pools = {form: _Pool(form) for form in (WORK, CALL, RANGE, WAIT, TRACING)}
         self.left_out = 0
         self.lanes = Numbers(lambda _: min(len(self.lanes), _MOST_LANES))
+        self._putting = putting(names, self.lanes)
 
     def add(self, batch: Batch) -> None:
         """Takes the records of a batch."""
@@ -108,16 +116,8 @@ class Waiting:
 
     def _add_work(self, batch: Batch) -> None:
         names = self._names
-        for low in range(0, len(batch.kernels), _AT_ONCE):
-            kernels = batch.kernels[low : low + _AT_ONCE]
-            work = self._work(kernels)
-            work["name"] = names.of(batch.strings, kernels["name"])
-            work["grid"], work["block"] = (
-                names.sizes(kernels["grid"]),
-                names.sizes(kernels["block"]),
-            )
-            work["kind"] = SpanKind.KERNEL
-            work["kind"][names.are_collectives(work["name"])] = SpanKind.COLLECTIVE
+        if len(kernels := batch.kernels):
+            self._putting.kernels(kernels, batch.strings, self._pools[WORK].more(len(kernels)))
         if len(copies := batch.copies):
             work = self._work(copies)
             work["name"] = names.copies[copies["kind"]]
@@ -131,21 +131,7 @@ class Waiting:
     def _work(self, records: NDArray[Any]) -> NDArray[Any]:
         """Returns records of WORK, already put, with what all kinds of GPU work have."""
         work = self._pools[WORK].more(len(records))
-        for column in ("start", "end", "correlation", "stream"):
-            work[column] = records[column]
-        np.maximum(work["end"], work["start"], out=work["end"])
-        graph = records["graph"]
-        if graph.any():
-            work["graph"] = np.where(graph == 0, UNKNOWN, graph.astype(np.int64))
-            node = records["graph_node"]
-            work["graph_node"] = np.where(node == 0, UNKNOWN, node)
-        else:
-            work["graph"] = work["graph_node"] = UNKNOWN
-        stream = records["stream"].astype(np.int64) & 0xFFFFFFFF
-        work["lane"] = self.lanes.of((records["device"].astype(np.int64) & 0x7FFF) << 32 | stream)
-        work["bytes"] = UNKNOWN
-        for column in ("name", "grid", "block"):
-            work[column] = 0
+        put_work(records, work, self.lanes)
         return work
 
     def _like(self, form: np.dtype[Any], records: NDArray[Any]) -> NDArray[Any]:
@@ -157,11 +143,8 @@ class Waiting:
         return made
 
     def _add_calls(self, batch: Batch) -> None:
-        for low in range(0, len(batch.apis), _AT_ONCE):
-            apis = batch.apis[low : low + _AT_ONCE]
-            calls = self._like(CALL, apis)
-            calls["name"] = self._names.of(batch.strings, apis["name"])
-            calls["kind"] = self._names.calls(calls["name"])
+        if len(apis := batch.apis):
+            self._putting.calls(apis, batch.strings, self._pools[CALL].more(len(apis)))
 
     def _add_ranges(self, batch: Batch) -> None:
         if not len(batch.markers):

@@ -371,3 +371,16 @@ def test_a_capture_without_cupti_carries_marks() -> None:
     assert batch.steps["step"].tolist() == [1]
     assert source.take(1).ended
     source.close()
+
+
+def test_records_that_never_pause_come_a_flush_at_a_time() -> None:
+    with running(buffer_mib=32) as run:
+        run.standin.load(60_000, 100_000)
+        sizes: list[int] = []
+        deadline = time.monotonic() + 20
+        while sum(sizes) < 60_000 and time.monotonic() < deadline:
+            batch = run.source.take(0.5)
+            sizes += [len(batch.kernels)] if len(batch.kernels) else []
+        assert batch.loss == type(batch.loss)()
+    assert sum(sizes) == 60_000
+    assert len(sizes) <= 20  # 0.6 s: buffers of 250 kernels, a flush every 0.1 s

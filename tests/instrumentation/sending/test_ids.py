@@ -11,6 +11,7 @@ from kat_otel import identity, semconv
 from kat_otel.digest import decode
 from kat_otel.fields import REST
 from kat_otel.instrumentation.capture.records import StepFlag
+from kat_otel.instrumentation.sending.digests import Digests
 from kat_otel.instrumentation.sending.ids import (
     described,
     digest_span,
@@ -64,10 +65,10 @@ def test_steps_and_micro_batches_are_traces_of_their_own(pair: Group) -> None:
 
 def test_the_digest_is_of_the_whole_and_says_so_alone(pair: Group) -> None:
     step = replace(steps_of(pair, 7)[0], lost=3)
-    table = with_digest(described(step, worker_of(pair, 0)), named=True)
-    plain = described(step, worker_of(pair, 0))
-    packed = digest_span(Packer(), plain, NONCE, 0, named=True)
-    alone = decode_traces(b"".join(request(worker_of(pair, 0).resource, [packed])))
+    worker, digests = worker_of(pair, 0), Digests()
+    table = with_digest(step, worker, digests, named=True)
+    packed = digest_span(Packer(), step, worker, digests, named=True)
+    alone = decode_traces(b"".join(request(worker.resource, [packed])))
     assert len(alone) == 1
     said = alone.attributes[0]
     assert (said[semconv.SPAN_COUNT], said[semconv.GROUP_SIZE]) == (1, 2)
@@ -79,7 +80,7 @@ def test_the_digest_is_of_the_whole_and_says_so_alone(pair: Group) -> None:
     for name in ("trace_hi", "trace_lo", "span_id", "parent_id", "start_ns", "duration_ns"):
         assert getattr(whole, name)[0] == getattr(alone, name)[0], name
     assert whole.attributes[0][semconv.SPAN_COUNT] == len(whole)
-    unnamed = with_digest(described(step, worker_of(pair, 0)), named=False)
+    unnamed = with_digest(step, worker, digests, named=False)
     assert semconv.DIGEST_NAMES not in unnamed.attributes[0]
 
 

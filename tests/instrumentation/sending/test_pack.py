@@ -13,17 +13,24 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from kat_otel import semconv
 from kat_otel.fields import REST
-from kat_otel.instrumentation.sending import tails
+from kat_otel.instrumentation.capture.library import load
+from kat_otel.instrumentation.sending import native_pack, tails
+from kat_otel.instrumentation.sending.native_pack import NativePacker
 from kat_otel.instrumentation.sending.pack import Packer, request
 from kat_otel.lmdia.recording import Group
 from kat_otel.lmdia.table import to_table
 from kat_otel.otlp import decode_traces, reference
 from kat_otel.spans import COLUMNS, UNKNOWN, Resource, SpanKind, SpanTable, SpanTableBuilder
+from tests.instrumentation import needs
+
+needs.compiler()
 
 TEXTS = st.text(max_size=30) | st.sampled_from(
     ["", "void gemm<float>(int*)", "ncclDevKernel_AllReduce_Sum_bf16", "Memcpy HtoD", "é" * 40]
 )
 NAMED = ("name", "grid", "block", "group")
+MAKERS = {"numpy": Packer, "native": lambda: NativePacker(load())}
+each_packer = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 RESOURCE = Resource(rank=3, world_size=8, instance="llama", attributes={"service.name": "vllm"})
 
 
@@ -97,36 +104,42 @@ def same(table: SpanTable, *requests: bytes) -> bool:
     return back == rows_of(table)
 
 
+@each_packer
 @settings(max_examples=60, deadline=None)
-@given(tables())
-def test_what_is_packed_is_decoded_to_the_same_spans(table: SpanTable) -> None:
-    expected = reference.table_of(reference.parse(b"".join(packed(table))))
-    assert same(expected, *packed(table))
+@given(table=tables())
+def test_what_is_packed_is_decoded_to_the_same_spans(make, table: SpanTable) -> None:
+    data = packed(table, make())
+    expected = reference.table_of(reference.parse(b"".join(data)))
+    assert same(expected, *data)
     # A kernel's name that is another span's, or no name, is what the decoder makes of it.
     kernels = np.isin(table.kind, (SpanKind.KERNEL, SpanKind.COLLECTIVE))
     named = np.array([table.strings[i] != "" for i in table.name])
     if not (kernels & ~named).any() and not any(
         set(said) & {semconv.KERNEL_NAME, semconv.SPAN_KIND} for said in table.attributes.values()
     ):
-        assert same(table, *packed(table))
+        assert same(table, *data)
 
 
+@each_packer
 @settings(max_examples=25, deadline=None)
-@given(st.lists(tables(most=12), min_size=2, max_size=6))
-def test_what_a_packer_keeps_from_other_steps_changes_nothing(several: list[SpanTable]) -> None:
-    packer = Packer()
+@given(several=st.lists(tables(most=12), min_size=2, max_size=6))
+def test_what_a_packer_keeps_from_other_steps_changes_nothing(
+    make, several: list[SpanTable]
+) -> None:
+    packer = make()
     for table in [*several, *several]:
-        assert sorted(packed(table, packer)) == sorted(packed(table))
+        assert sorted(packed(table, packer)) == sorted(packed(table, make()))
 
 
+@each_packer
 @settings(max_examples=25, deadline=None)
-@given(tables(), st.integers(1, 3000))
-def test_requests_keep_their_limit_and_lose_nothing(table: SpanTable, limit: int) -> None:
-    lots = list(Packer().pack(table, limit=limit))
+@given(table=tables(), limit=st.integers(1, 3000))
+def test_requests_keep_their_limit_and_lose_nothing(make, table: SpanTable, limit: int) -> None:
+    lots = list(make().pack(table, limit=limit))
     for lot in lots:
         assert sum(map(len, lot)) <= limit or len(lot) == 1
-    requests = packed(table, limit=limit)
-    assert same(decode_traces(packed(table)[0]), *requests)
+    requests = packed(table, make(), limit=limit)
+    assert same(decode_traces(packed(table, make())[0]), *requests)
 
 
 def step_of(group: Group, step: int = 3) -> SpanTable:
@@ -134,9 +147,10 @@ def step_of(group: Group, step: int = 3) -> SpanTable:
     return to_table(noisy, times, step=step, zero_unix_ns=10**18, nonce=5, rows=[1])
 
 
-def test_a_step_comes_back_by_protobufs_own_library(pair: Group) -> None:
+@each_packer
+def test_a_step_comes_back_by_protobufs_own_library(make, pair: Group) -> None:
     table = step_of(pair)
-    (data,) = packed(table)
+    (data,) = packed(table, make())
     message = ExportTraceServiceRequest.FromString(data)
     (resource_spans,) = message.resource_spans
     said = {a.key: a.value for a in resource_spans.resource.attributes}
@@ -178,19 +192,22 @@ def test_values_that_meet_in_the_hash_are_still_told_apart(
     assert same(table, *packed(table))
 
 
-def test_a_name_of_megabytes_is_packed_alone(pair: Group) -> None:
+@each_packer
+@pytest.mark.parametrize("size", [15_000, 17_000, 2_200_000])
+def test_a_very_long_name_is_packed_alone(make, size: int, pair: Group) -> None:
     table = replace(step_of(pair), resources=(RESOURCE,))
     names = table.name.copy()
-    names[5] = table.strings.add("x" * 2_200_000)
+    names[5] = table.strings.add("x" * size)
     table = table.with_columns(name=names)
-    assert same(table, *packed(table))
+    assert same(table, *packed(table, make()))
 
 
-def test_links_and_whole_times_of_the_worker_step_stay(pair: Group) -> None:
+@each_packer
+def test_links_and_whole_times_of_the_worker_step_stay(make, pair: Group) -> None:
     table = step_of(pair)
     link = b"\x6a\x1c\x0a\x10" + b"t" * 16 + b"\x12\x08" + b"s" * 8
     table = replace(table, attributes={0: {**table.attributes[0], REST: link}})
-    (data,) = packed(table)
+    (data,) = packed(table, make())
     spans = ExportTraceServiceRequest.FromString(data).resource_spans[0].scope_spans[0].spans
     (linked,) = [span for span in spans if span.links]
     assert (linked.links[0].trace_id, linked.links[0].span_id) == (b"t" * 16, b"s" * 8)
@@ -198,15 +215,17 @@ def test_links_and_whole_times_of_the_worker_step_stay(pair: Group) -> None:
     assert decode_traces(data).attributes[row][REST] == link
 
 
-def test_spans_of_several_traces_are_refused(pair: Group) -> None:
+@each_packer
+def test_spans_of_several_traces_are_refused(make, pair: Group) -> None:
     table = step_of(pair)
     traces = np.arange(len(table), dtype=np.uint64)
     with pytest.raises(ValueError, match="one step at a time"):
-        list(Packer().pack(table.with_columns(trace_lo=traces)))
+        list(make().pack(table.with_columns(trace_lo=traces)))
 
 
-def test_no_spans_are_no_request() -> None:
-    assert list(Packer().pack(SpanTable.empty())) == []
+@each_packer
+def test_no_spans_are_no_request(make) -> None:
+    assert list(make().pack(SpanTable.empty())) == []
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch, pair: Group) -> None:
@@ -222,3 +241,25 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch, pair: Group) -
     layouts = packer._layouts
     assert len(layouts._last) <= 4
     assert len(layouts._tails) <= 10
+
+
+def test_what_the_native_packer_keeps_is_bounded(
+    monkeypatch: pytest.MonkeyPatch, pair: Group
+) -> None:
+    monkeypatch.setattr(native_pack, "_MOST_TAILS", 40)
+    packer = NativePacker(load())
+    table = replace(step_of(pair), resources=(RESOURCE,))
+    for number in range(1, 9):
+        grid = np.full(len(table), table.strings.add(f"{number},1,1"), np.int32)
+        changed = table.with_columns(grid=np.where(table.grid > 0, grid, table.grid))
+        assert same(changed, *packed(changed, packer))
+        assert packer._tail_count <= 40
+        assert np.count_nonzero(packer._tails["used"]) == packer._tail_count
+
+
+def test_the_native_packer_packs_all_rows_but_those_with_attributes(pair: Group) -> None:
+    packer = NativePacker(load())
+    table = step_of(pair)
+    whole, *rest = packer.pack(table)
+    assert not rest
+    assert len(whole) == len(table.attributes) + 1

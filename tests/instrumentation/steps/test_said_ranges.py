@@ -9,7 +9,8 @@ import numpy as np
 from kat_otel import semconv
 from kat_otel.instrumentation.capture.records import Batch
 from kat_otel.instrumentation.identity.worker import Worker
-from kat_otel.instrumentation.sending.ids import described, identified, with_digest
+from kat_otel.instrumentation.sending.digests import Digests
+from kat_otel.instrumentation.sending.ids import identified, with_digest
 from kat_otel.instrumentation.sending.pack import Packer, request
 from kat_otel.instrumentation.settings import Settings
 from kat_otel.instrumentation.steps.host_ranges import HostRange, HostRanges
@@ -87,7 +88,7 @@ def test_it_stands_in_the_range_that_held_it_and_in_another_that_was_said() -> N
 def test_it_survives_packing() -> None:
     (step,), _ = steps_of(served(), said(0, transfer()))
     worker = Worker(Resource(rank=3, world_size=4, instance="i"), 7, 4)
-    whole = identified(with_digest(described(step, worker), named=True), 3, 7, 0, 0)
+    whole = identified(with_digest(step, worker, Digests(), named=True), 3, 7, 0, 0)
     (spans,) = Packer().pack(whole)
     table = decode_traces(b"".join(request(worker.resource, spans)))
     row = [table.name_of(i) for i in range(len(table))].index("kv transfer")

@@ -21,7 +21,7 @@ from kat_otel.instrumentation.steps.marks import LINGER_NS
 from kat_otel.instrumentation.steps.tree import StepMaker
 from kat_otel.kernels import family
 from kat_otel.spans import Resource, SpanKind
-from tests.instrumentation.programs import T0, Program, batch, made, named, spelled
+from tests.instrumentation.programs import T0, Program, batch, made, named, programs, spelled
 
 KERNEL, LAUNCH, SYNC = SpanKind.KERNEL, SpanKind.LAUNCH, SpanKind.SYNC
 
@@ -385,50 +385,6 @@ def test_a_gpu_that_works_without_any_step_is_said_once(caplog):
 
 
 # --- however it is cut ----------------------------------------------------------------------------
-
-
-@st.composite
-def programs(draw) -> Program:
-    program = Program()
-    at = 0
-    free = {7: 0, 8: 0, 9: 0}  # a stream does one thing after another
-    threads = draw(st.integers(1, 2))
-    for number in range(draw(st.integers(1, 5))):
-        begin = at = at + draw(st.integers(1, 30))
-        for _ in range(draw(st.integers(0, 6))):
-            at += draw(st.integers(1, 9))
-            what = draw(st.sampled_from(["kernel", "orphan", "call", "marker", "copy", "graph"]))
-            thread, stream = draw(st.integers(1, 3)), draw(st.integers(7, 9))
-            delay, took = draw(st.integers(1, 60)), draw(st.integers(1, 9))
-            more = {"stream": stream}
-            runs = max(at + delay, free[stream])
-            if what in {"kernel", "orphan"}:
-                name = draw(st.sampled_from(["k", "ncclDevKernel_AllReduce_Sum_f32_RING_LL(x)"]))
-                program.kernel(at, runs, took, thread=thread, name=name, **more)
-                if what == "orphan":  # behind work whose call is known
-                    runs += took
-                    program.kernel(at, runs, took, call=False, name="orphan", last=True, **more)
-            elif what == "copy":
-                copy = program.call(at, name="cudaMemcpyAsync", thread=thread)
-                program.work("copies", runs, took, copy, at, bytes=5, kind=2, **more)
-            elif what == "graph":
-                launch = program.call(at, name="cudaGraphLaunch", thread=thread)
-                program.work("graphs", runs, took, launch, at, graph=stream, **more)
-            elif what == "call":
-                name = draw(
-                    st.sampled_from(["cudaDeviceSynchronize", "cudaMalloc", "cudaLaunchKernel"])
-                )
-                program.call(at, draw(st.sampled_from([3, 60_000])), name, thread=thread)
-            else:
-                nccl = draw(st.booleans())
-                more = {"domain": "NCCL", "group": stream, "bytes": 64} if nccl else {}
-                program.marker(at, took, "ncclAllReduce" if nccl else "r", thread=thread, **more)
-            if what in {"kernel", "orphan", "copy", "graph"}:
-                free[stream] = runs + took
-        end = at = at + draw(st.integers(1, 30))
-        micro = draw(st.integers(0, 1))
-        program.step(number, begin, end, thread=1 + micro % threads, micro=micro)
-    return program
 
 
 @given(programs(), st.integers(1, 6), st.integers(0, 99))
