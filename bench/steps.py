@@ -3,9 +3,9 @@
 Batches of ``--records`` records of a worker that launches kernels one by one, a tenth of them
 collectives under NCCL's ranges, in the order in which capture hands them over (kernels by their
 ends, calls by theirs). Measured: :class:`StepMaker` from batches to span tables, CPU time of the
-process for a kernel with its launch; ``digest``: :func:`digest_of` and :func:`encode` of those
-tables, CPU time for a step. The best of several rounds; copying as many bytes as a kernel's
-records have stands beside it, so that a busy machine is seen.
+process for a kernel with its launch; ``digest``: the digests' bytes of those tables, CPU time for
+a step; both by the native library, and by NumPy alone. The best of several rounds; copying as many
+bytes as a kernel's records have stands beside it, so that a busy machine is seen.
 
 Run: python bench/steps.py [--kernels 300,1000,3000] [--records 100000] [--rounds 20]
 """
@@ -17,9 +17,11 @@ import time
 
 import numpy as np
 
-from kat_otel.digest import digest_of, encode
 from kat_otel.instrumentation.capture.records import API, KERNEL, MARKER, STEP, Batch, Edge
+from kat_otel.instrumentation.sending.digests import Digests
 from kat_otel.instrumentation.settings import Settings
+from kat_otel.instrumentation.steps.filling import by_numpy
+from kat_otel.instrumentation.steps.putting import Putting
 from kat_otel.instrumentation.steps.tree import StepMaker
 
 T0 = 1_700_000_000_000_000_000
@@ -65,10 +67,16 @@ def batch(first: int, steps: int, kernels: int) -> Batch:
     )
 
 
-def measure(kernels: int, records: int, rounds: int) -> tuple[float, float, float]:
+WAYS = {  # columns of steps, forms of records, digests
+    "native": lambda: (StepMaker(Settings()), Digests.fastest()),
+    "NumPy": lambda: (StepMaker(Settings(), by_numpy, Putting), Digests()),
+}
+
+
+def measure(way: str, kernels: int, records: int, rounds: int) -> tuple[float, float, float]:
     """Returns seconds a kernel, seconds a digest, and seconds to copy a kernel's records."""
     steps = max(1, records // (2 * kernels))
-    maker = StepMaker(Settings())
+    maker, digests = WAYS[way]()
     whole = digest = copied = float("inf")
     for nth in range(rounds):
         one = batch(nth * steps, steps, kernels)
@@ -77,7 +85,7 @@ def measure(kernels: int, records: int, rounds: int) -> tuple[float, float, floa
         whole = min(whole, (time.process_time() - begin) / max(1, len(made) * kernels))
         begin = time.process_time()
         for step in made:
-            encode(digest_of(step.table))
+            digests.of(step.table, 1, 0)
         digest = min(digest, (time.process_time() - begin) / max(1, len(made)))
         begin = time.process_time()
         one.kernels.tobytes(), one.apis.tobytes()
@@ -92,11 +100,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     given = parser.parse_args()
     print(
-        f"{'kernels a step':>14}{'µs a kernel':>14}{'digest, µs':>12}{'copying, µs a kernel':>22}"
+        f"{'kernels a step':>14}{'by':>8}{'µs a kernel':>14}{'digest, µs':>12}"
+        f"{'copying, µs a kernel':>22}"
     )
     for kernels in map(int, given.kernels.split(",")):
-        whole, digest, copied = measure(kernels, given.records, given.rounds)
-        print(f"{kernels:14,}{whole * 1e6:14.3f}{digest * 1e6:12.0f}{copied * 1e6:22.3f}")
+        for way in WAYS:
+            whole, digest, copied = measure(way, kernels, given.records, given.rounds)
+            print(
+                f"{kernels:14,}{way:>8}{whole * 1e6:14.3f}{digest * 1e6:12.0f}{copied * 1e6:22.3f}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""From the spans of a worker's step to its digest: the same code in workers and simulator."""
+"""From the spans of a worker's step to its digest, by NumPy: any table, with or without a compiler.
+
+Workers make the same bytes by ``instrumentation/native/digest.c``, which the tests hold to this.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ many spans share: name, kind, grid, block, group, stream. Protobuf allows a vari
 than it must be, and fields in any order. So spans with tails of one length are one 2-D array of
 bytes: the heads and numbers are columns of it, the tails are gathered. Tails are kept from step
 to step. Rows with attributes (the worker step) are packed one by one.
+
+Where the native library was built, :mod:`.native_pack` packs the rows that are many.
 """
 
 from __future__ import annotations

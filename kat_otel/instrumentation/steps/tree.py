@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -36,7 +37,8 @@ from kat_otel.instrumentation.steps.forms import CALL, RANGE, TRACING, WAIT, WOR
 from kat_otel.instrumentation.steps.host_ranges import HostRanges
 from kat_otel.instrumentation.steps.leaving import LATE, LEAVES, OUTSIDE_STEPS, STAYS, Fates, choose
 from kat_otel.instrumentation.steps.marks import Marked, Marks
-from kat_otel.instrumentation.steps.names import MAX_TEXTS, Names
+from kat_otel.instrumentation.steps.names import MAX_TEXTS, Names, Numbers
+from kat_otel.instrumentation.steps.putting import Putting
 from kat_otel.instrumentation.steps.ranges import RangeMarks
 from kat_otel.instrumentation.steps.said_ranges import SaidRanges
 from kat_otel.instrumentation.steps.step import Step
@@ -86,18 +88,24 @@ class StepMaker:
     Args:
         settings: for the ranges that are steps, where no engine says it.
         fill: makes the columns of steps; None: the fastest way there is.
+        putting: puts records in form.
 
     Attributes:
         worker: who the worker says it is; None before it has.
         counts: what became of records that are in no step.
     """
 
-    def __init__(self, settings: Settings, fill: Fill | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        fill: Fill | None = None,
+        putting: Callable[[Names, Numbers], Putting] = Putting.fastest,
+    ) -> None:
         self._fill = fill or fastest()
         self.worker: Worker | None = None
         self.counts = Counts()
         self._names = Names()
-        self._waiting = Waiting(self._names)
+        self._waiting = Waiting(self._names, putting)
         self._marks = Marks()
         self._ranges = RangeMarks(settings.step_range) if settings.step_range else None
         self._said = SaidRanges()
