@@ -83,8 +83,8 @@ def levelled(
     for column in range(met.elapsed.shape[1]):
         nodes = np.flatnonzero(unlike & features.present[:, column])
         nodes = nodes[np.argsort(features.start[nodes, column], kind="stable")]
-        taken = usual[nodes, column]
-        taken = np.where(taken > 0, taken, features.duration[nodes, column])
+        known = usual[nodes, column]
+        taken = np.array(np.where(known > 0, known, features.duration[nodes, column]), np.float64)
         until = np.concatenate([[0.0], np.cumsum(taken)])
         start = features.start[nodes, column]
         arrival = met.arrival[:, column]
